@@ -1,0 +1,64 @@
+"""What a conversion did not carry over exactly: the fourth law says nothing vanishes.
+
+Every converter is handed a `Notes` collector and reports there; nothing is logged. A note is data: the
+exchange returns it, the gateway puts a summary into a header, strict mode turns it into a 400.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Literal
+
+from msgspec import Struct
+
+Action = Literal["dropped", "clamped", "rewritten", "approximated"]
+
+
+class Note(Struct, frozen=True):
+    """One deviation: where (a JSON path in the client's terms), what happened, and why.
+
+    `inert` marks a field without effect on the answer (metadata, user, cache keys); `side` tells notes on the
+    request from notes on the answer, which never change the status.
+    """
+
+    path: str
+    action: Action
+    reason: str
+    inert: bool = False
+    side: Literal["request", "answer"] = "request"
+
+    @property
+    def refusable(self) -> bool:
+        """Tell whether strict mode refuses a request with this note."""
+        return self.side == "request" and not self.inert and self.action in ("dropped", "approximated")
+
+
+class Notes:
+    """Collects notes in order, each once."""
+
+    __slots__ = ("_notes", "side")
+
+    def __init__(self, side: Literal["request", "answer"] = "request") -> None:
+        self._notes: dict[Note, None] = {}
+        self.side = side
+
+    def dropped(self, path: str, reason: str, *, inert: bool = False) -> None:
+        self._add(path, "dropped", reason, inert)
+
+    def clamped(self, path: str, reason: str) -> None:
+        self._add(path, "clamped", reason)
+
+    def rewritten(self, path: str, reason: str, *, inert: bool = False) -> None:
+        self._add(path, "rewritten", reason, inert)
+
+    def approximated(self, path: str, reason: str) -> None:
+        self._add(path, "approximated", reason)
+
+    def _add(self, path: str, action: Action, reason: str, inert: bool = False) -> None:
+        self._notes[Note(path, action, reason, inert, self.side)] = None
+
+    def __iter__(self) -> Iterator[Note]:
+        return iter(self._notes)
+
+    def __len__(self) -> int:
+        return len(self._notes)
