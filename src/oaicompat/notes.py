@@ -30,7 +30,9 @@ class Note(Struct, frozen=True):
     @property
     def refusable(self) -> bool:
         """Tell whether strict mode refuses a request with this note."""
-        return self.side == "request" and not self.inert and self.action in ("dropped", "approximated")
+        return (
+            self.side == "request" and not self.inert and self.action in ("dropped", "approximated")
+        )
 
 
 class Notes:
