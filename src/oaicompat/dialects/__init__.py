@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Literal, Protocol
 
-from msgspec import Struct
+from msgspec import Struct, field
 
 from oaicompat.errors import OaicompatError
 from oaicompat.events import Event, Frame, Response
@@ -32,7 +32,8 @@ class AnswerContext(Struct, frozen=True):
     """What an encoder knows besides the events.
 
     `token` is the unique part of the answer's id (empty: taken from the provider's response id), `created`
-    Unix seconds, `model` the name the client asked for, `backend` the one that makes the signatures.
+    Unix seconds, `model` the name the client asked for, `backend` the one that makes the signatures. What the
+    dialect cannot hold is reported to `notes`.
     """
 
     request: Request
@@ -41,6 +42,7 @@ class AnswerContext(Struct, frozen=True):
     token: str = ""
     backend: str = "gemini"
     options: AnswerOptions = AnswerOptions()
+    notes: Notes = field(default_factory=lambda: Notes("answer"))
 
 
 class Encoder(Protocol):

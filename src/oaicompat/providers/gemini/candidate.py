@@ -1,0 +1,335 @@
+"""One candidate on its way: its parts, classified once, in the model's order.
+
+A text or thought part continues the one before it unless either carries a signature; every other part is
+whole, but for arguments that Vertex streams in pieces. Plain text, nearly all of what a model says, is copied
+as the JSON string it came as.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import msgspec
+from msgspec import Raw, Struct
+
+from oaicompat.events import (
+    Cited,
+    Delta,
+    Event,
+    Finished,
+    Logprobs,
+    PartEnd,
+    PartStart,
+    TokenLogprob,
+)
+from oaicompat.messages import (
+    MINTED,
+    Code,
+    CodeResult,
+    Media,
+    Part,
+    Refusal,
+    ServerTool,
+    Signature,
+    Text,
+    Thought,
+    ToolCall,
+)
+from oaicompat.notes import Notes
+from oaicompat.providers.gemini.answer_schema import (
+    AnswerPart,
+    Candidate,
+    FunctionCall,
+    LogprobsResult,
+)
+from oaicompat.providers.gemini.finish import Ending, ending
+from oaicompat.providers.gemini.grounding import Sources
+from oaicompat.providers.gemini.partial_args import GrowingArguments
+
+_decode_logprobs = msgspec.json.Decoder(LogprobsResult | None).decode
+_decode_string = msgspec.json.Decoder(str).decode
+_decode_object = msgspec.json.Decoder(dict[str, Raw]).decode
+_NOTHING = (b'""', b"null")
+
+
+class Reading(Struct, frozen=True):
+    """What is known of the call whose answer is read.
+
+    `names` maps upstream tool names to the client's and `custom` holds the client's names of free-text tools;
+    `token` makes call ids unique (empty: the response id does); `first` is the number of the first choice and
+    `candidates` how many were asked for; `model` is the client's name of it, for errors. `fast` lets text be
+    copied as the JSON it came as.
+    """
+
+    streamed: bool = True
+    backend: str = "gemini"
+    names: Mapping[str, str] = {}
+    custom: frozenset[str] = frozenset()
+    token: str = ""
+    first: int = 0
+    candidates: int = 1
+    model: str = ""
+    fast: bool = True
+
+
+class CandidateDecoder:
+    """Decodes the chunks of one candidate; appends to the caller's list of events."""
+
+    __slots__ = (
+        "_arguments",
+        "_calls",
+        "_finish",
+        "_message",
+        "_notes",
+        "_number",
+        "_open",
+        "_reading",
+        "_shown",
+        "_sources",
+        "_texts",
+        "token",
+    )
+
+    def __init__(self, number: int, reading: Reading, notes: Notes, token: str) -> None:
+        self._number = number
+        self._reading = reading
+        self._notes = notes
+        self.token = token
+        self._open: type[Text] | type[Thought] | None = None
+        self._arguments: _StreamedCall | None = None
+        self._texts: list[list[bytes]] = []
+        self._calls = 0
+        self._shown = False
+        self._finish: str | None = None
+        self._message: str | None = None
+        self._sources = Sources()
+
+    @property
+    def native(self) -> str | None:
+        """Return the last finish reason seen."""
+        return self._finish
+
+    def take(self, candidate: Candidate, events: list[Event]) -> None:
+        """Take one chunk of the candidate; raises `msgspec.DecodeError` where it is not well formed."""
+        content = candidate.content
+        if content is not None and content.parts is not None:
+            for part in content.parts:
+                text = part.text
+                if text and not part.thought and not part.thought_signature:
+                    self._text(bytes(text), Text, events)
+                else:
+                    self._part(part, events)
+        if candidate.finish_reason is not None:
+            self._finish = candidate.finish_reason
+            self._message = candidate.finish_message or self._message
+        if candidate.grounding_metadata:
+            self._sources.add_grounding(candidate.grounding_metadata)
+        if candidate.citation_metadata:
+            self._sources.add_citations(candidate.citation_metadata)
+        if candidate.url_context_metadata:
+            self._sources.add_pages(candidate.url_context_metadata)
+        if candidate.logprobs_result:
+            self._logprobs(candidate.logprobs_result, events)
+
+    def finish(self, events: list[Event]) -> None:
+        """End the candidate; raises `UpstreamError` where its end is no end."""
+        how = ending(self._finish, self._message, shown=self._shown, calls=self._calls > 0)
+        self._end_part(events)
+        if self._sources:
+            found = self._sources.citations(self._visible())
+            events.append(Cited(self._number, found, self._sources.search()))
+        self.end(how, events)
+
+    def end(self, how: Ending, events: list[Event]) -> None:
+        """End the candidate so, with the provider's refusal where there is one."""
+        if how.refusal:
+            self._whole(Refusal(how.refusal), events)
+        events.append(Finished(self._number, how.reason, self._finish or ""))
+
+    def _visible(self) -> list[str]:
+        return ["".join(map(_decode_string, pieces)) for pieces in self._texts]
+
+    def _text(self, raw: bytes, kind: type[Text] | type[Thought], events: list[Event]) -> None:
+        if raw in _NOTHING:
+            return
+        if self._open is not kind or self._arguments is not None:
+            self._end_part(events)
+            self._open = kind
+            events.append(PartStart(self._number, kind("")))
+            if kind is Text:
+                self._shown = True
+                self._texts.append([])
+        if kind is Text:
+            self._texts[-1].append(raw)
+        if self._reading.fast and _copyable(raw):
+            events.append(Delta(self._number, raw=raw))
+        else:
+            events.append(Delta(self._number, _decode_string(raw)))
+
+    def _part(self, part: AnswerPart, events: list[Event]) -> None:
+        signature = self._signature(part)
+        if part.function_call is not None:
+            self._call(part.function_call, part, events)
+        elif part.inline_data is not None or part.file_data is not None:
+            self._shown = True
+            self._whole(_media(part, signature), events)
+        elif (whole := _provider_part(part, signature)) is not None:
+            self._whole(whole, events)
+        elif part.text and signature is None:
+            self._text(bytes(part.text), Thought, events)
+        elif part.text or signature is not None:
+            self._signed_text(part, signature, events)
+        else:
+            self._notes.dropped("candidates.content.parts", "a part of an unknown kind")
+
+    def _signed_text(
+        self, part: AnswerPart, signature: Signature | None, events: list[Event]
+    ) -> None:
+        raw = bytes(part.text) or b'""'
+        text = "" if raw == b"null" else _decode_string(raw)
+        if not part.thought and text:
+            self._shown = True
+        if not part.thought:
+            self._texts.append([raw if text else b'""'])
+        self._whole((Thought if part.thought else Text)(text, signature), events)
+
+    def _signature(self, part: AnswerPart) -> Signature | None:
+        if not part.thought_signature:
+            return None
+        return Signature(part.thought_signature, self._reading.backend)
+
+    def _whole(self, part: Part, events: list[Event]) -> None:
+        self._end_part(events)
+        events.append(PartStart(self._number, part))
+        events.append(PartEnd(self._number))
+
+    def _end_part(self, events: list[Event]) -> None:
+        if self._arguments is not None:
+            self._arguments.close(events)
+            self._arguments = None
+        elif self._open is not None:
+            events.append(PartEnd(self._number))
+        self._open = None
+
+    def _call(self, call: FunctionCall, part: AnswerPart, events: list[Event]) -> None:
+        if not call.name:
+            if self._arguments is not None:
+                self._arguments.take(call, events)
+                if not call.will_continue:
+                    self._end_part(events)
+            return
+        self._end_part(events)
+        begun = self._begun(call, part)
+        self._calls += 1
+        if call.will_continue or call.partial_args:
+            self._arguments = _StreamedCall(self._number, begun, events)
+            self._arguments.take(call, events)
+            if not call.will_continue:
+                self._end_part(events)
+        else:
+            self._whole(_with_arguments(begun, _compact(call.args)), events)
+
+    def _begun(self, call: FunctionCall, part: AnswerPart) -> ToolCall:
+        name = self._reading.names.get(call.name or "", call.name or "")
+        native = call.id or f"{MINTED}{self.token}_{self._number}_{self._calls}"
+        return ToolCall(
+            native,
+            name,
+            "",
+            custom=name in self._reading.custom,
+            thought=bool(part.thought),
+            signature=self._signature(part),
+        )
+
+    def _logprobs(self, raw: Raw, events: list[Event]) -> None:
+        found = _decode_logprobs(raw)
+        if found is None or not found.chosen_candidates:
+            return
+        likeliest = found.top_candidates or []
+        tokens = []
+        for position, chosen in enumerate(found.chosen_candidates):
+            top = (likeliest[position].candidates or []) if position < len(likeliest) else []
+            alternatives = tuple((each.token or "", each.log_probability or 0.0) for each in top)
+            tokens.append(
+                TokenLogprob(chosen.token or "", chosen.log_probability or 0.0, alternatives)
+            )
+        events.append(Logprobs(self._number, tuple(tokens)))
+
+
+class _StreamedCall:
+    """A call whose arguments come in pieces; those of a free-text tool are held until they are whole."""
+
+    def __init__(self, number: int, call: ToolCall, events: list[Event]) -> None:
+        self._number = number
+        self._call = call
+        self._arguments = GrowingArguments()
+        self._held = ""
+        if not call.custom:
+            events.append(PartStart(number, call))
+
+    def take(self, call: FunctionCall, events: list[Event]) -> None:
+        for piece in call.partial_args or ():
+            self._grow(self._arguments.add(piece), events)
+
+    def _grow(self, text: str, events: list[Event]) -> None:
+        if self._call.custom:
+            self._held += text
+        elif text:
+            events.append(Delta(self._number, text))
+
+    def close(self, events: list[Event]) -> None:
+        self._grow(self._arguments.close(), events)
+        if self._call.custom:
+            events.append(PartStart(self._number, _with_arguments(self._call, self._held)))
+        events.append(PartEnd(self._number))
+
+
+def _copyable(raw: bytes) -> bool:
+    """Tell whether a JSON string may be copied undecoded; raises `UnicodeDecodeError` as decoding would.
+
+    An escaped surrogate may be a lone one, which decoding refuses, so it goes the way of decoding.
+    """
+    if not raw.isascii():
+        raw.decode()
+    return b"\\u" not in raw or (b"\\ud" not in raw and b"\\uD" not in raw)
+
+
+def _compact(args: Raw) -> str:
+    text = bytes(args)
+    if not text or text == b"null":
+        return "{}"
+    return msgspec.json.format(text, indent=-1).decode()
+
+
+def _with_arguments(call: ToolCall, arguments: str) -> ToolCall:
+    """Return the call with its arguments; those of a free-text tool are the text in their one property."""
+    if call.custom:
+        wrapped = _decode_object(arguments).get("input")
+        if wrapped is not None and bytes(wrapped).startswith(b'"'):
+            arguments = _decode_string(wrapped)
+    return msgspec.structs.replace(call, arguments=arguments)
+
+
+def _media(part: AnswerPart, signature: Signature | None) -> Media:
+    thought = bool(part.thought)
+    if part.inline_data is not None:
+        blob = part.inline_data
+        return Media(blob.mime_type or "", blob.data or "", thought=thought, signature=signature)
+    file = part.file_data
+    uri, mime = (file.file_uri or "", file.mime_type or "") if file else ("", "")
+    return Media(mime, uri=uri, thought=thought, signature=signature)
+
+
+def _provider_part(part: AnswerPart, signature: Signature | None) -> Part | None:
+    thought = bool(part.thought)
+    if part.executable_code is not None:
+        code = part.executable_code
+        return Code(code.code or "", code.language or "PYTHON", code.id, thought, signature)
+    if part.code_execution_result is not None:
+        result = part.code_execution_result
+        return CodeResult(result.outcome or "", result.output or "", result.id, thought, signature)
+    for kind, raw in (("toolCall", part.tool_call), ("toolResponse", part.tool_response)):
+        if raw and bytes(raw) != b"null":
+            compact = Raw(msgspec.json.format(bytes(raw), indent=-1))
+            return ServerTool(kind, compact, thought, signature)
+    return None

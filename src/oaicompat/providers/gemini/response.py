@@ -1,0 +1,187 @@
+"""Gemini's answer, whole or streamed, as events.
+
+What comes in are chunks of candidates of parts; `candidate` classifies the parts, here chunks are decoded and
+the answer as a whole is ended. A finish reason may come early, twice or never, so it is looked at only when
+the body ends. Events follow the grammar of `oaicompat.events`: nothing comes after `Completed` or `Failed`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from hashlib import blake2s
+
+import msgspec
+
+from oaicompat.errors import OaicompatError, UpstreamProtocolError
+from oaicompat.events import Completed, Event, Failed, Metered, Opened, Usage
+from oaicompat.notes import Notes
+from oaicompat.providers.gemini.answer_schema import (
+    GenerateContentResponse,
+    PromptFeedback,
+    UsageMetadata,
+)
+from oaicompat.providers.gemini.candidate import CandidateDecoder, Reading
+from oaicompat.providers.gemini.errors import decode_status
+from oaicompat.providers.gemini.finish import CONTINUATION, blocked, no_candidates
+from oaicompat.providers.gemini.usage import merged, usage
+from oaicompat.sse import Decoder as FrameDecoder
+
+_decode_chunk = msgspec.json.Decoder(GenerateContentResponse).decode
+
+
+class Decoder:
+    """Decodes the body of one upstream call, in any pieces, into events.
+
+    `feed` and `close` return what became known and never raise: what goes wrong is a `Failed` event, the last
+    one. `continuation` is set after `close` where the provider wants the request again with that token; the
+    body that then comes is fed to the same decoder after `reopen`.
+    """
+
+    def __init__(self, reading: Reading, notes: Notes) -> None:
+        self._reading = reading
+        self._notes = notes
+        self._frames = FrameDecoder()
+        self._body: list[bytes] = []
+        self._candidates: dict[int, CandidateDecoder] = {}
+        self._opened = False
+        self._dead = False
+        self._counts: UsageMetadata | None = None
+        self._spent: Usage | None = None
+        self._feedback: PromptFeedback | None = None
+        self._token = reading.token
+        self._resume: str | None = None
+        self.continuation: str | None = None
+
+    def feed(self, data: bytes) -> list[Event]:
+        """Take bytes of the body and return the events they complete."""
+        if self._dead:
+            return []
+        if not self._reading.streamed:
+            self._body.append(data)
+            return []
+        events: list[Event] = []
+        self._guard(lambda: self._take_all(self._frames.feed(data), events), events)
+        return events
+
+    def close(self) -> list[Event]:
+        """Take the end of the body and return the remaining events."""
+        if self._dead:
+            return []
+        events: list[Event] = []
+        self._guard(lambda: self._end(events), events)
+        return events
+
+    def reopen(self) -> None:
+        """Prepare for the body of the continued request."""
+        self.continuation = self._resume = None
+        self._frames = FrameDecoder()
+        self._body = []
+        if self._counts is not None:
+            spent = usage(self._counts)
+            self._spent = self._spent + spent if self._spent else spent
+            self._counts = None
+
+    def _guard(self, work: Callable[[], None], events: list[Event]) -> None:
+        try:
+            work()
+        except OaicompatError as error:
+            self._dead = True
+            events.append(Failed(error))
+        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+            self._dead = True
+            events.append(Failed(_malformed()))
+
+    def _take_all(self, payloads: list[bytes], events: list[Event]) -> None:
+        for payload in payloads:
+            self._take(_decode_chunk(payload), payload, events)
+
+    def _take(self, chunk: GenerateContentResponse, payload: bytes, events: list[Event]) -> None:
+        if chunk.error:
+            raise decode_status(bytes(chunk.error), model=self._reading.model)
+        if chunk.usage_metadata is not None:
+            self._counts = merged(self._counts, chunk.usage_metadata)
+        if chunk.prompt_feedback is not None and chunk.prompt_feedback.block_reason:
+            self._feedback = chunk.prompt_feedback
+        if not chunk.candidates:
+            return
+        if not self._token:
+            self._token = chunk.response_id or blake2s(payload, digest_size=9).hexdigest()
+        before = len(events)
+        for position, candidate in enumerate(chunk.candidates):
+            index = position if candidate.index is None else candidate.index
+            if candidate.continuation_token:
+                self._resume = candidate.continuation_token
+            self._candidate(index).take(candidate, events)
+        if not self._opened and len(events) > before:
+            self._open(events, before, chunk)
+
+    def _open(self, events: list[Event], at: int, chunk: GenerateContentResponse | None) -> None:
+        self._opened = True
+        known = (chunk.response_id or "", chunk.model_version or "") if chunk else ("", "")
+        events.insert(at, Opened(*known))
+
+    def _candidate(self, index: int) -> CandidateDecoder:
+        found = self._candidates.get(index)
+        if found is None:
+            number = self._reading.first + index
+            found = CandidateDecoder(number, self._reading, self._notes, self._token)
+            self._candidates[index] = found
+        return found
+
+    def _end(self, events: list[Event]) -> None:
+        chunk = None
+        if self._reading.streamed:
+            self._take_all(self._frames.close(), events)
+        else:
+            payload = b"".join(self._body)
+            chunk = _decode_chunk(payload)
+            self._take(chunk, payload, events)
+        if self._continues():
+            return
+        before = len(events)
+        if self._candidates:
+            for index in sorted(self._candidates):
+                self._candidates[index].finish(events)
+            self._count_candidates()
+        elif self._feedback is not None:
+            self._block(self._feedback, events)
+        else:
+            raise no_candidates()
+        if not self._opened:
+            self._open(events, before, chunk)
+        self._meter(events)
+        events.append(Completed())
+
+    def _continues(self) -> bool:
+        first = self._candidates.get(0)
+        if first is None or first.native != CONTINUATION or not self._resume:
+            return False
+        self.continuation = self._resume
+        return True
+
+    def _count_candidates(self) -> None:
+        missing = self._reading.candidates - len(self._candidates)
+        if missing > 0:
+            self._notes.dropped("choices", f"the provider returned {missing} fewer than asked for")
+
+    def _block(self, feedback: PromptFeedback, events: list[Event]) -> None:
+        how = blocked(feedback.block_reason or "", feedback.block_reason_message)
+        for index in range(self._reading.candidates):
+            self._candidate(index).end(how, events)
+
+    def _meter(self, events: list[Event]) -> None:
+        total = self._spent
+        if self._counts is not None:
+            last = usage(self._counts)
+            total = total + last if total else last
+        if total is not None:
+            events.append(Metered(total))
+
+
+def _malformed() -> UpstreamProtocolError:
+    return UpstreamProtocolError(
+        "The upstream sent data that could not be read.",
+        code="upstream_malformed",
+        cause="network",
+        retryable=True,
+    )

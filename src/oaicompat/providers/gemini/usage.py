@@ -1,0 +1,64 @@
+"""Token counts: Gemini's `usageMetadata` in the neutral form.
+
+Gemini counts thoughts beside the candidates and tool prompts beside the prompt, and over a stream repeats
+cumulative counts of which some vanish again: the last value seen of each field counts (mappings 1.6). In every
+recorded answer total = prompt + candidates + thoughts + toolUse, so sums here always agree.
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+from oaicompat.events import Usage
+from oaicompat.providers.gemini.answer_schema import ModalityCount, UsageMetadata
+
+_FIELDS = UsageMetadata.__struct_fields__
+
+SERVICE_TIERS = {
+    "standard": "default",
+    "flex": "flex",
+    "priority": "priority",
+    "ON_DEMAND": "default",
+    "ON_DEMAND_FLEX": "flex",
+    "ON_DEMAND_PRIORITY": "priority",
+    "PROVISIONED_THROUGHPUT": "scale",
+}
+
+
+def merged(earlier: UsageMetadata | None, later: UsageMetadata) -> UsageMetadata:
+    """Return `later` with what only `earlier` had."""
+    if earlier is None:
+        return later
+    missing = {
+        name: value
+        for name in _FIELDS
+        if getattr(later, name) is None and (value := getattr(earlier, name)) is not None
+    }
+    return msgspec.structs.replace(later, **missing) if missing else later
+
+
+def usage(counts: UsageMetadata) -> Usage:
+    """Return the neutral usage for the final counts of an answer."""
+    tool_use = counts.tool_use_prompt_token_count or 0
+    thoughts = counts.thoughts_token_count or 0
+    return Usage(
+        input=(counts.prompt_token_count or 0) + tool_use,
+        output=(counts.candidates_token_count or 0) + thoughts,
+        cached=min(
+            counts.cached_content_token_count or 0, (counts.prompt_token_count or 0) + tool_use
+        ),
+        reasoning=thoughts,
+        tool_use=tool_use,
+        input_details=_by_modality(counts.prompt_tokens_details),
+        output_details=_by_modality(counts.candidates_tokens_details),
+        service_tier=SERVICE_TIERS.get(counts.service_tier or counts.traffic_type or ""),
+    )
+
+
+def _by_modality(details: list[ModalityCount] | None) -> dict[str, int]:
+    counts: dict[str, int] = {}
+    for detail in details or ():
+        if detail.modality and detail.token_count:
+            key = detail.modality.lower()
+            counts[key] = counts.get(key, 0) + detail.token_count
+    return counts
