@@ -1,0 +1,242 @@
+"""Model names: what the client asked for, what is called, and what may go into an upstream URL.
+
+One rule: exact beats wildcard beats built-in beats default, and nothing is looked up twice. Suffixes of a
+name mean nothing; the prefix `models/` is part of no name.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Literal, NoReturn
+
+from msgspec import Struct
+
+from .errors import ModelNotFoundError
+
+_FLASH = "gemini-2.5-flash"
+_FLASH_LITE = "gemini-2.5-flash-lite"
+_NEW_FLASH = "gemini-3.8-flash"
+_NEW_FLASH_LITE = "gemini-3.5-flash-lite"
+_PRO = "gemini-2.5-pro"
+_NEW_PRO = "gemini-3.1-pro-preview"
+
+BUILTIN_ALIASES: Mapping[str, str] = MappingProxyType(
+    {
+        "gpt-3.5-turbo": _FLASH,
+        "gpt-3.5*": _FLASH,
+        "gpt-4": _FLASH,
+        "gpt-4-*": _FLASH,
+        "gpt-4-turbo": _FLASH,
+        "gpt-4o": _FLASH,
+        "gpt-4o-*": _FLASH,
+        "gpt-4o-mini": _FLASH_LITE,
+        "gpt-4o-mini-*": _FLASH_LITE,
+        "chatgpt-4o-latest": _FLASH,
+        "chatgpt-*": _FLASH,
+        "gpt-4.1": _PRO,
+        "gpt-4.1-*": _PRO,
+        "gpt-4.1-mini": _FLASH,
+        "gpt-4.1-mini-*": _FLASH,
+        "gpt-4.1-nano": _FLASH_LITE,
+        "gpt-4.1-nano-*": _FLASH_LITE,
+        "gpt-4.5*": _PRO,
+        "gpt-5": _NEW_PRO,
+        "gpt-5*": _NEW_PRO,
+        "gpt-5-mini": _NEW_FLASH,
+        "gpt-5*-mini*": _NEW_FLASH,
+        "gpt-5-nano": _NEW_FLASH_LITE,
+        "gpt-5*-nano*": _NEW_FLASH_LITE,
+        "o1": _NEW_PRO,
+        "o1-*": _NEW_PRO,
+        "o1-mini*": _NEW_FLASH,
+        "o3": _NEW_PRO,
+        "o3-*": _NEW_PRO,
+        "o3-mini": _NEW_FLASH,
+        "o3-mini-*": _NEW_FLASH,
+        "o4-*": _NEW_PRO,
+        "o4-mini": _NEW_FLASH,
+        "o4-mini-*": _NEW_FLASH,
+        "*codex*": _NEW_PRO,
+        "*codex*mini*": _NEW_FLASH,
+        # Short names people use that the service itself does not know, and names it has retired.
+        "gemini-3-flash": "gemini-3-flash-preview",
+        "gemini-3-pro": _NEW_PRO,
+        "gemini-3-pro-preview": _NEW_PRO,
+        "gemini-3.1-pro": _NEW_PRO,
+        "gemini-pro": "gemini-pro-latest",
+        "gemini-flash": "gemini-flash-latest",
+        "gemini-flash-lite": "gemini-flash-lite-latest",
+    }
+)
+"""The built-in table: names of OpenAI models, and Gemini names without their suffix (gemini-wire section 8)."""
+
+
+def _tiers(large: str, middle: str, small: str) -> MappingProxyType[str, str]:
+    """Spread the OpenAI families over three Gemini models."""
+    return MappingProxyType(
+        {
+            "gpt-3.5*": small,
+            "gpt-4*": large,
+            "gpt-4o*": middle,
+            "gpt-4o-mini*": small,
+            "gpt-4.1*": large,
+            "gpt-4.1-mini*": middle,
+            "gpt-4.1-nano*": small,
+            "gpt-5*": large,
+            "gpt-5*-mini*": middle,
+            "gpt-5*-nano*": small,
+            "chatgpt-*": middle,
+            "o1*": large,
+            "o3*": large,
+            "o4*": large,
+            "o1-mini*": middle,
+            "o3-mini*": middle,
+            "o4-mini*": middle,
+            "*codex*": large,
+            "*codex*mini*": middle,
+        }
+    )
+
+
+PRESETS: Mapping[str, MappingProxyType[str, str]] = MappingProxyType(
+    {
+        "default": _tiers(_NEW_PRO, "gemini-3-flash-preview", _FLASH),
+        "performance": _tiers(_NEW_PRO, _NEW_PRO, _NEW_FLASH),
+        "balanced": _tiers(_PRO, _NEW_FLASH, _FLASH),
+        "cost-effective": _tiers(_FLASH, _FLASH, _FLASH_LITE),
+    }
+)
+"""Named alias tables for `ModelMap(PRESETS[name] | own)`; own entries of the same key win."""
+
+
+class Resolved(Struct, frozen=True):
+    """A looked-up name: what the client asked for, what is called, and the rule that said so."""
+
+    requested: str
+    model: str
+    rule: Literal["exact", "wildcard", "builtin", "default", "pass"]
+
+
+def _bare(name: str) -> str:
+    return name.removeprefix("models/")
+
+
+class _Pattern:
+    """A name with stars, cut at them: matching is find after find, linear in the name."""
+
+    __slots__ = ("_first", "_last", "_middle", "rank", "target")
+
+    def __init__(self, key: str, target: str) -> None:
+        self._first, *inner, self._last = key.split("*")
+        self._middle = tuple(filter(None, inner))
+        self.target = target
+        # Stars side by side count as one. Sorting is stable, so the order of configuration decides at last.
+        self.rank = (-len(key.replace("*", "")), len(self._middle) + 1, -len(self._first))
+
+    def matches(self, name: str) -> bool:
+        if not name.startswith(self._first) or not name.endswith(self._last):
+            return False
+        position = len(self._first)
+        end = len(name) - len(self._last)
+        for literal in self._middle:
+            found = name.find(literal, position, end)
+            if found < 0:
+                return False
+            position = found + len(literal)
+        return position <= end
+
+
+class _Table:
+    """Aliases prepared for lookup; a key with stars is found by its own spelling as well."""
+
+    __slots__ = ("exact", "patterns")
+
+    def __init__(self, aliases: Mapping[str, str]) -> None:
+        self.exact = {_bare(key): _bare(target) for key, target in aliases.items()}
+        patterns = (_Pattern(key, target) for key, target in self.exact.items() if "*" in key)
+        self.patterns = tuple(sorted(patterns, key=lambda pattern: pattern.rank))
+
+    def wildcard(self, name: str) -> str | None:
+        return next((each.target for each in self.patterns if each.matches(name)), None)
+
+    def find(self, name: str) -> str | None:
+        return self.exact.get(name) or self.wildcard(name)
+
+
+_BUILTIN_TABLE = _Table(BUILTIN_ALIASES)
+_NATIVE = re.compile(
+    r"(?:gemini|gemma|learnlm|imagen|veo|nano-banana)-|tunedModels/|publishers/|endpoints/"
+)
+
+
+class ModelMap:
+    """Decides which upstream model a name stands for; immutable.
+
+    `aliases` maps names, or patterns with `*` for any run of characters, to upstream names; among patterns the
+    one with most literal characters wins, then fewer stars, then the longer literal start, then the earlier
+    entry. `default` takes names that nothing else knows; without it they pass through. With `builtin`,
+    Google's own names are known and never go to `default`.
+    """
+
+    __slots__ = ("_builtin", "_default", "_table")
+
+    _builtin: bool
+    _default: str | None
+    _table: _Table
+
+    def __init__(
+        self,
+        aliases: Mapping[str, str] = MappingProxyType({}),
+        default: str | None = None,
+        builtin: bool = True,
+    ) -> None:
+        object.__setattr__(self, "_table", _Table(aliases))
+        object.__setattr__(self, "_default", None if default is None else _bare(default))
+        object.__setattr__(self, "_builtin", builtin)
+
+    def __setattr__(self, name: str, value: object) -> NoReturn:
+        raise AttributeError("a ModelMap is immutable")
+
+    def __delattr__(self, name: str) -> NoReturn:
+        raise AttributeError("a ModelMap is immutable")
+
+    def resolve(self, name: str) -> Resolved:
+        """Look a requested name up once, case-sensitively; a target is not looked up again."""
+        bare = _bare(name)
+        if (target := self._table.exact.get(bare)) is not None:
+            return Resolved(name, target, "exact")
+        if (target := self._table.wildcard(bare)) is not None:
+            return Resolved(name, target, "wildcard")
+        if self._builtin and (target := _BUILTIN_TABLE.find(bare)) is not None:
+            return Resolved(name, target, "builtin")
+        if self._default is None or (self._builtin and _NATIVE.match(bare)):
+            return Resolved(name, bare, "pass")
+        return Resolved(name, self._default, "default")
+
+    def aliases(self) -> tuple[str, ...]:
+        """Return the names to list as models, sorted: no patterns, built-in names where those apply."""
+        names = {*self._table.exact, *(_BUILTIN_TABLE.exact if self._builtin else ())}
+        return tuple(sorted(name for name in names if "*" not in name))
+
+
+BUILTIN = ModelMap()
+"""The built-in table alone; names it does not know pass through."""
+
+_UPSTREAM_NAME = re.compile(
+    r"(?:tunedModels/|publishers/google/models/|endpoints/)?[A-Za-z0-9][A-Za-z0-9._-]{0,127}"
+)
+
+
+def upstream_name(model: str) -> str:
+    """Return a model name that is safe in an upstream URL, unchanged.
+
+    Raises `ModelNotFoundError` in OpenAI's words otherwise: such a model cannot exist (reliability F1).
+    """
+    if _UPSTREAM_NAME.fullmatch(model):
+        return model
+    shown = "".join(filter(str.isprintable, model[:400]))[:100]
+    raise ModelNotFoundError(
+        f"The model `{shown}` does not exist or you do not have access to it.", param="model"
+    )
