@@ -41,7 +41,10 @@ class PartStart(Struct, frozen=True, tag=True):
 
 
 class Delta(Struct, frozen=True, tag=True, gc=False):
-    """More of the choice's open part: `raw` is the JSON string (quotes included) where upstream's may be copied."""
+    """More of the choice's open part.
+
+    `raw` is the provider's own JSON string, quotes included, where it may be copied as it stands.
+    """
 
     choice: int
     text: str = ""

@@ -107,7 +107,10 @@ class CodeResult(Struct, frozen=True, tag=True):
 
 
 class ServerTool(Struct, frozen=True, tag=True):
-    """A call of, or an answer from, a tool the provider ran itself: its wire part as JSON, without signature."""
+    """A call of, or an answer from, a tool the provider ran itself.
+
+    `kind` is the name of the wire part (toolCall, toolResponse), `data` its value as JSON.
+    """
 
     kind: str
     data: Raw

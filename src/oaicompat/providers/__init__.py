@@ -1,1 +1,1 @@
-"""The providers that are called, one package each: requests out of the neutral form, events out of its bytes."""
+"""The providers that are called, one package each: requests out of the neutral form, events out of bytes."""

@@ -1,7 +1,8 @@
 """The answer side of the Gemini wire, as the service writes it.
 
 Everything may be absent or null, unknown fields are ignored, and values that are only copied (text, arguments)
-or rarely read (grounding, log probabilities) stay raw JSON, so that a plain text chunk costs one decode.
+or rarely read (grounding, log probabilities) stay raw JSON, so that a plain text chunk costs one decode. Enums
+are names, or numbers where somebody asked the service for those (seen in recordings).
 """
 
 from __future__ import annotations
@@ -48,19 +49,19 @@ class ExecutableCode(Struct, frozen=True, gc=False):
     """`executableCode`."""
 
     code: str | None = None
-    language: str | None = None
+    language: str | int | None = None
     id: str | None = None
 
 
 class CodeExecutionResult(Struct, frozen=True, gc=False):
     """`codeExecutionResult`."""
 
-    outcome: str | None = None
+    outcome: str | int | None = None
     output: str | None = None
     id: str | None = None
 
 
-class AnswerPart(Struct, frozen=True, rename="camel"):
+class AnswerPart(Struct, frozen=True, rename="camel", gc=False):
     """One part: exactly one of the data fields, or a bare signature."""
 
     text: Raw = Raw()
@@ -71,21 +72,22 @@ class AnswerPart(Struct, frozen=True, rename="camel"):
     file_data: FileData | None = None
     executable_code: ExecutableCode | None = None
     code_execution_result: CodeExecutionResult | None = None
+    function_response: Raw = Raw()
     tool_call: Raw = Raw()
     tool_response: Raw = Raw()
 
 
-class AnswerContent(Struct, frozen=True):
+class AnswerContent(Struct, frozen=True, gc=False):
     """`content` of a candidate."""
 
     parts: list[AnswerPart] | None = None
 
 
-class Candidate(Struct, frozen=True, rename="camel"):
+class Candidate(Struct, frozen=True, rename="camel", gc=False):
     """One candidate of one chunk."""
 
     content: AnswerContent | None = None
-    finish_reason: str | None = None
+    finish_reason: str | int | None = None
     finish_message: str | None = None
     index: int | None = None
     grounding_metadata: Raw = Raw()
@@ -98,7 +100,7 @@ class Candidate(Struct, frozen=True, rename="camel"):
 class ModalityCount(Struct, frozen=True, rename="camel", gc=False):
     """Tokens of one modality."""
 
-    modality: str | None = None
+    modality: str | int | None = None
     token_count: int | None = None
 
 
@@ -112,23 +114,23 @@ class UsageMetadata(Struct, frozen=True, rename="camel"):
     tool_use_prompt_token_count: int | None = None
     prompt_tokens_details: list[ModalityCount] | None = None
     candidates_tokens_details: list[ModalityCount] | None = None
-    traffic_type: str | None = None
-    service_tier: str | None = None
+    traffic_type: str | int | None = None
+    service_tier: str | int | None = None
 
 
 class PromptFeedback(Struct, frozen=True, rename="camel", gc=False):
     """Why a prompt was refused."""
 
-    block_reason: str | None = None
+    block_reason: str | int | None = None
     block_reason_message: str | None = None
 
 
-class GenerateContentResponse(Struct, frozen=True, rename="camel"):
+class GenerateContentResponse(Struct, frozen=True, rename="camel", gc=False):
     """A whole answer, or one chunk of a stream; `error` is an error object inside a 200."""
 
     candidates: list[Candidate] | None = None
     prompt_feedback: PromptFeedback | None = None
-    usage_metadata: UsageMetadata | None = None
+    usage_metadata: Raw = Raw()
     model_version: str | None = None
     response_id: str | None = None
     error: Raw = Raw()
@@ -193,7 +195,7 @@ class UrlMetadata(Struct, frozen=True, rename="camel", gc=False):
     """One page the model read."""
 
     retrieved_url: str | None = None
-    url_retrieval_status: str | None = None
+    url_retrieval_status: str | int | None = None
 
 
 class UrlContextMetadata(Struct, frozen=True, rename="camel"):

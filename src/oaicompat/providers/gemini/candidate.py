@@ -37,19 +37,22 @@ from oaicompat.messages import (
 )
 from oaicompat.notes import Notes
 from oaicompat.providers.gemini.answer_schema import (
+    AnswerContent,
     AnswerPart,
     Candidate,
     FunctionCall,
+    GenerateContentResponse,
     LogprobsResult,
 )
-from oaicompat.providers.gemini.finish import Ending, ending
+from oaicompat.providers.gemini.finish import Ending, ending, name
 from oaicompat.providers.gemini.grounding import Sources
 from oaicompat.providers.gemini.partial_args import GrowingArguments
 
 _decode_logprobs = msgspec.json.Decoder(LogprobsResult | None).decode
 _decode_string = msgspec.json.Decoder(str).decode
 _decode_object = msgspec.json.Decoder(dict[str, Raw]).decode
-_NOTHING = (b'""', b"null")
+_EMPTY = b'""'
+_NOTHING = (_EMPTY, b"null")
 
 
 class Reading(Struct, frozen=True):
@@ -58,7 +61,7 @@ class Reading(Struct, frozen=True):
     `names` maps upstream tool names to the client's and `custom` holds the client's names of free-text tools;
     `token` makes call ids unique (empty: the response id does); `first` is the number of the first choice and
     `candidates` how many were asked for; `model` is the client's name of it, for errors. `fast` lets text be
-    copied as the JSON it came as.
+    copied as the JSON it came as; `server_calls` says that the provider runs the functions itself (MCP).
     """
 
     streamed: bool = True
@@ -70,6 +73,7 @@ class Reading(Struct, frozen=True):
     candidates: int = 1
     model: str = ""
     fast: bool = True
+    server_calls: bool = False
 
 
 class CandidateDecoder:
@@ -78,6 +82,7 @@ class CandidateDecoder:
     __slots__ = (
         "_arguments",
         "_calls",
+        "_fast",
         "_finish",
         "_message",
         "_notes",
@@ -93,6 +98,7 @@ class CandidateDecoder:
     def __init__(self, number: int, reading: Reading, notes: Notes, token: str) -> None:
         self._number = number
         self._reading = reading
+        self._fast = reading.fast
         self._notes = notes
         self.token = token
         self._open: type[Text] | type[Thought] | None = None
@@ -120,7 +126,7 @@ class CandidateDecoder:
                 else:
                     self._part(part, events)
         if candidate.finish_reason is not None:
-            self._finish = candidate.finish_reason
+            self._finish = name(candidate.finish_reason)
             self._message = candidate.finish_message or self._message
         if candidate.grounding_metadata:
             self._sources.add_grounding(candidate.grounding_metadata)
@@ -161,10 +167,14 @@ class CandidateDecoder:
                 self._texts.append([])
         if kind is Text:
             self._texts[-1].append(raw)
-        if self._reading.fast and _copyable(raw):
-            events.append(Delta(self._number, raw=raw))
-        else:
-            events.append(Delta(self._number, _decode_string(raw)))
+        text = _decode_string(raw)
+        events.append(Delta(self._number, "", raw) if self._fast else Delta(self._number, text))
+
+    def more_text(self, raw: bytes, events: list[Event]) -> None:
+        """Take more of the plain text that is open, as a JSON string that is known to decode."""
+        if raw != _EMPTY:
+            self._texts[-1].append(raw)
+            events.append(Delta(self._number, "", raw))
 
     def _part(self, part: AnswerPart, events: list[Event]) -> None:
         signature = self._signature(part)
@@ -218,6 +228,12 @@ class CandidateDecoder:
                 if not call.will_continue:
                     self._end_part(events)
             return
+        if self._reading.server_calls:
+            run_by_provider = ServerTool(
+                "functionCall", _verbatim(call), bool(part.thought), self._signature(part)
+            )
+            self._whole(run_by_provider, events)
+            return
         self._end_part(events)
         begun = self._begun(call, part)
         self._calls += 1
@@ -230,13 +246,12 @@ class CandidateDecoder:
             self._whole(_with_arguments(begun, _compact(call.args)), events)
 
     def _begun(self, call: FunctionCall, part: AnswerPart) -> ToolCall:
-        name = self._reading.names.get(call.name or "", call.name or "")
-        native = call.id or f"{MINTED}{self.token}_{self._number}_{self._calls}"
+        called = self._reading.names.get(call.name or "", call.name or "")
         return ToolCall(
-            native,
-            name,
+            call.id or f"{MINTED}{self.token}_{self._number}_{self._calls}",
+            called,
             "",
-            custom=name in self._reading.custom,
+            custom=called in self._reading.custom,
             thought=bool(part.thought),
             signature=self._signature(part),
         )
@@ -284,14 +299,38 @@ class _StreamedCall:
         events.append(PartEnd(self._number))
 
 
-def _copyable(raw: bytes) -> bool:
-    """Tell whether a JSON string may be copied undecoded; raises `UnicodeDecodeError` as decoding would.
+def plain_text(chunk: GenerateContentResponse) -> bytes | None:
+    """Return the text of a chunk that holds one piece of plain text and nothing else of note."""
+    match chunk.candidates:
+        case [
+            Candidate(
+                content=AnswerContent(
+                    parts=[AnswerPart(thought=None, thought_signature=None) as part]
+                ),
+                finish_reason=None,
+                index=None | 0,
+            ) as candidate
+        ] if part.text and not _remarkable(candidate) and chunk.prompt_feedback is None:
+            text = bytes(part.text)
+            return None if text in _NOTHING else text
+        case _:
+            return None
 
-    An escaped surrogate may be a lone one, which decoding refuses, so it goes the way of decoding.
-    """
-    if not raw.isascii():
-        raw.decode()
-    return b"\\u" not in raw or (b"\\ud" not in raw and b"\\uD" not in raw)
+
+def _remarkable(candidate: Candidate) -> bool:
+    return bool(
+        candidate.grounding_metadata
+        or candidate.citation_metadata
+        or candidate.url_context_metadata
+        or candidate.logprobs_result
+        or candidate.continuation_token
+    )
+
+
+def _verbatim(call: FunctionCall) -> Raw:
+    fields = {"id": call.id, "name": call.name, "args": call.args or None}
+    given = {key: value for key, value in fields.items() if value is not None}
+    return Raw(msgspec.json.format(msgspec.json.encode(given), indent=-1))
 
 
 def _compact(args: Raw) -> str:
@@ -324,11 +363,17 @@ def _provider_part(part: AnswerPart, signature: Signature | None) -> Part | None
     thought = bool(part.thought)
     if part.executable_code is not None:
         code = part.executable_code
-        return Code(code.code or "", code.language or "PYTHON", code.id, thought, signature)
+        language = code.language if isinstance(code.language, str) else "PYTHON"
+        return Code(code.code or "", language, code.id, thought, signature)
     if part.code_execution_result is not None:
         result = part.code_execution_result
-        return CodeResult(result.outcome or "", result.output or "", result.id, thought, signature)
-    for kind, raw in (("toolCall", part.tool_call), ("toolResponse", part.tool_response)):
+        outcome = str(result.outcome) if result.outcome is not None else ""
+        return CodeResult(outcome, result.output or "", result.id, thought, signature)
+    for kind, raw in (
+        ("toolCall", part.tool_call),
+        ("toolResponse", part.tool_response),
+        ("functionResponse", part.function_response),
+    ):
         if raw and bytes(raw) != b"null":
             compact = Raw(msgspec.json.format(bytes(raw), indent=-1))
             return ServerTool(kind, compact, thought, signature)

@@ -42,6 +42,15 @@ KINDS: dict[str, _Kind] = {
 
 CONTINUATION = "CONTINUATION"
 
+_NUMBERED = ("FINISH_REASON_UNSPECIFIED", "STOP", "MAX_TOKENS", "SAFETY", "RECITATION", "OTHER")
+
+
+def name(reason: str | int) -> str:
+    """Return a finish reason by name; the two services agree only on the first numbers."""
+    if isinstance(reason, str):
+        return reason
+    return _NUMBERED[reason] if 0 <= reason < len(_NUMBERED) else str(reason)
+
 
 class Ending(Struct, frozen=True):
     """The end of one candidate: the reason, and a refusal to show where the provider stepped in."""

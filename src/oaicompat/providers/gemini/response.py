@@ -7,7 +7,6 @@ the body ends. Events follow the grammar of `oaicompat.events`: nothing comes af
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from hashlib import blake2s
 
 import msgspec
@@ -18,14 +17,15 @@ from oaicompat.notes import Notes
 from oaicompat.providers.gemini.answer_schema import (
     GenerateContentResponse,
     PromptFeedback,
-    UsageMetadata,
 )
-from oaicompat.providers.gemini.candidate import CandidateDecoder, Reading
+from oaicompat.providers.gemini.candidate import CandidateDecoder, Reading, plain_text
 from oaicompat.providers.gemini.errors import decode_status
 from oaicompat.providers.gemini.finish import CONTINUATION, blocked, no_candidates
-from oaicompat.providers.gemini.usage import merged, usage
+from oaicompat.providers.gemini.lane import Lane
+from oaicompat.providers.gemini.usage import Counter
 from oaicompat.sse import Decoder as FrameDecoder
 
+_UNREADABLE = (OaicompatError, msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
 _decode_chunk = msgspec.json.Decoder(GenerateContentResponse).decode
 
 
@@ -45,7 +45,8 @@ class Decoder:
         self._candidates: dict[int, CandidateDecoder] = {}
         self._opened = False
         self._dead = False
-        self._counts: UsageMetadata | None = None
+        self._counter = Counter()
+        self._lane = Lane()
         self._spent: Usage | None = None
         self._feedback: PromptFeedback | None = None
         self._token = reading.token
@@ -60,7 +61,15 @@ class Decoder:
             self._body.append(data)
             return []
         events: list[Event] = []
-        self._guard(lambda: self._take_all(self._frames.feed(data), events), events)
+        try:
+            for payload in self._frames.feed(data):
+                text = self._lane.match(payload)
+                if text is None:
+                    self._take_slowly(payload, events)
+                else:
+                    self._candidates[0].more_text(text, events)
+        except _UNREADABLE as error:
+            self._die(error, events)
         return events
 
     def close(self) -> list[Event]:
@@ -68,50 +77,57 @@ class Decoder:
         if self._dead:
             return []
         events: list[Event] = []
-        self._guard(lambda: self._end(events), events)
+        try:
+            self._end(events)
+        except _UNREADABLE as error:
+            self._die(error, events)
         return events
 
     def reopen(self) -> None:
         """Prepare for the body of the continued request."""
         self.continuation = self._resume = None
+        self._dead = False
         self._frames = FrameDecoder()
         self._body = []
-        if self._counts is not None:
-            spent = usage(self._counts)
-            self._spent = self._spent + spent if self._spent else spent
-            self._counts = None
+        self._settle()
 
-    def _guard(self, work: Callable[[], None], events: list[Event]) -> None:
-        try:
-            work()
-        except OaicompatError as error:
-            self._dead = True
-            events.append(Failed(error))
-        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
-            self._dead = True
-            events.append(Failed(_malformed()))
+    def _die(self, error: Exception, events: list[Event]) -> None:
+        self._dead = True
+        events.append(Failed(error if isinstance(error, OaicompatError) else _malformed()))
 
-    def _take_all(self, payloads: list[bytes], events: list[Event]) -> None:
-        for payload in payloads:
-            self._take(_decode_chunk(payload), payload, events)
+    def _take_slowly(self, payload: bytes, events: list[Event]) -> None:
+        self._leave_lane()
+        chunk = _decode_chunk(payload)
+        self._take(chunk, payload, events)
+        if self._reading.fast and self._reading.candidates == 1:
+            text = plain_text(chunk)
+            if text is not None and 0 in self._candidates:
+                self._lane.learn(payload, text)
+
+    def _leave_lane(self) -> None:
+        """Count what the last chunk in the lane counted, and forget the lane."""
+        if self._lane.last:
+            self._counter.add(bytes(_decode_chunk(self._lane.last).usage_metadata))
+        self._lane.forget()
 
     def _take(self, chunk: GenerateContentResponse, payload: bytes, events: list[Event]) -> None:
         if chunk.error:
-            raise decode_status(bytes(chunk.error), model=self._reading.model)
-        if chunk.usage_metadata is not None:
-            self._counts = merged(self._counts, chunk.usage_metadata)
+            raise decode_status(payload, model=self._reading.model)
+        if chunk.usage_metadata:
+            self._counter.add(bytes(chunk.usage_metadata))
         if chunk.prompt_feedback is not None and chunk.prompt_feedback.block_reason:
             self._feedback = chunk.prompt_feedback
-        if not chunk.candidates:
+        candidates = chunk.candidates
+        if not candidates:
             return
         if not self._token:
             self._token = chunk.response_id or blake2s(payload, digest_size=9).hexdigest()
         before = len(events)
-        for position, candidate in enumerate(chunk.candidates):
+        for position, candidate in enumerate(candidates):
             index = position if candidate.index is None else candidate.index
             if candidate.continuation_token:
                 self._resume = candidate.continuation_token
-            self._candidate(index).take(candidate, events)
+            (self._candidates.get(index) or self._candidate(index)).take(candidate, events)
         if not self._opened and len(events) > before:
             self._open(events, before, chunk)
 
@@ -131,7 +147,8 @@ class Decoder:
     def _end(self, events: list[Event]) -> None:
         chunk = None
         if self._reading.streamed:
-            self._take_all(self._frames.close(), events)
+            for payload in self._frames.close():
+                self._take_slowly(payload, events)
         else:
             payload = b"".join(self._body)
             chunk = _decode_chunk(payload)
@@ -165,17 +182,21 @@ class Decoder:
             self._notes.dropped("choices", f"the provider returned {missing} fewer than asked for")
 
     def _block(self, feedback: PromptFeedback, events: list[Event]) -> None:
-        how = blocked(feedback.block_reason or "", feedback.block_reason_message)
+        how = blocked(str(feedback.block_reason), feedback.block_reason_message)
         for index in range(self._reading.candidates):
             self._candidate(index).end(how, events)
 
     def _meter(self, events: list[Event]) -> None:
-        total = self._spent
-        if self._counts is not None:
-            last = usage(self._counts)
-            total = total + last if total else last
-        if total is not None:
-            events.append(Metered(total))
+        self._settle()
+        if self._spent is not None:
+            events.append(Metered(self._spent))
+
+    def _settle(self) -> None:
+        """Add what this body cost to what the bodies before it did."""
+        self._leave_lane()
+        spent = self._counter.take()
+        if spent is not None:
+            self._spent = self._spent + spent if self._spent else spent
 
 
 def _malformed() -> UpstreamProtocolError:

@@ -14,6 +14,8 @@ from oaicompat.providers.gemini.answer_schema import ModalityCount, UsageMetadat
 
 _FIELDS = UsageMetadata.__struct_fields__
 
+_MODALITIES = {1: "text", 2: "image", 3: "video", 4: "audio", 5: "document"}
+
 SERVICE_TIERS = {
     "standard": "default",
     "flex": "flex",
@@ -23,6 +25,43 @@ SERVICE_TIERS = {
     "ON_DEMAND_PRIORITY": "priority",
     "PROVISIONED_THROUGHPUT": "scale",
 }
+
+
+_decode = msgspec.json.Decoder(UsageMetadata | None).decode
+_DIGITS = b"0123456789"
+
+
+class Counter:
+    """Keeps the last value of each count over a stream without decoding every chunk's.
+
+    Two chunks whose counts differ in nothing but digits have the same fields, so the later replaces the
+    earlier; only where the fields change both are kept.
+    """
+
+    def __init__(self) -> None:
+        self._kept: list[bytes] = []
+        self._shape = b""
+
+    def add(self, raw: bytes) -> None:
+        """Take one `usageMetadata`, if the chunk had one."""
+        if not raw:
+            return
+        shape = raw.translate(None, _DIGITS)
+        if shape == self._shape:
+            self._kept[-1] = raw
+        else:
+            self._shape = shape
+            self._kept.append(raw)
+
+    def take(self) -> Usage | None:
+        """Return the usage so far, if any was told, and forget it; raises `msgspec.DecodeError`."""
+        counts: UsageMetadata | None = None
+        for raw in self._kept:
+            later = _decode(raw)
+            if later is not None:
+                counts = merged(counts, later)
+        self._kept, self._shape = [], b""
+        return usage(counts) if counts is not None else None
 
 
 def merged(earlier: UsageMetadata | None, later: UsageMetadata) -> UsageMetadata:
@@ -51,7 +90,7 @@ def usage(counts: UsageMetadata) -> Usage:
         tool_use=tool_use,
         input_details=_by_modality(counts.prompt_tokens_details),
         output_details=_by_modality(counts.candidates_tokens_details),
-        service_tier=SERVICE_TIERS.get(counts.service_tier or counts.traffic_type or ""),
+        service_tier=SERVICE_TIERS.get(str(counts.service_tier or counts.traffic_type)),
     )
 
 
@@ -59,6 +98,11 @@ def _by_modality(details: list[ModalityCount] | None) -> dict[str, int]:
     counts: dict[str, int] = {}
     for detail in details or ():
         if detail.modality and detail.token_count:
-            key = detail.modality.lower()
+            modality = detail.modality
+            key = (
+                modality.lower()
+                if isinstance(modality, str)
+                else _MODALITIES.get(modality, "other")
+            )
             counts[key] = counts.get(key, 0) + detail.token_count
     return counts

@@ -1,0 +1,156 @@
+"""The mapper functions: one request or answer in, plain data out.
+
+They are the exchange without a transport, for programs that make the upstream call themselves. A conversion
+that several upstream calls are needed for stands in `bodies`; one that needs something from outside raises.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import msgspec
+
+from oaicompat.errors import InvalidRequestError, OaicompatError
+from oaicompat.events import Frame
+from oaicompat.exchange import Call, Exchange
+from oaicompat.models import BUILTIN, ModelMap
+from oaicompat.notes import Note
+from oaicompat.providers.gemini.endpoints import GEMINI_API, Target
+from oaicompat.sse import comment, encode
+from oaicompat.supplies import Supplies
+from oaicompat.wire import as_bytes
+
+Body = bytes | str | Mapping[str, Any]
+
+
+class MappedCall:
+    """An OpenAI request as Gemini takes it.
+
+    `model` is the upstream model, `body` the request for it as plain data, `url` where it goes, `notes` what
+    was not carried over exactly. `bodies` holds every upstream body where one request takes several.
+    """
+
+    def __init__(self, dialect: str, source: bytes, target: Target, models: ModelMap) -> None:
+        self._source = (dialect, source, target, models)
+        exchange, started = self._exchange()
+        self.model = exchange.model
+        self.url = started[0][1].url
+        self.bodies: tuple[dict[str, Any], ...] = tuple(
+            msgspec.json.decode(request.body) for _, request in started
+        )
+        self.notes: tuple[Note, ...] = exchange.notes
+
+    @property
+    def body(self) -> dict[str, Any]:
+        """Return the first, and nearly always only, upstream body."""
+        return self.bodies[0]
+
+    def _exchange(
+        self,
+        *,
+        streaming: bool | None = None,
+        created: int = 0,
+        new_id: Callable[[], str] | None = None,
+    ) -> tuple[Exchange, list[tuple[Call, Any]]]:
+        dialect, source, target, models = self._source
+        exchange = Exchange(
+            dialect, source, models=models, created=created, new_id=new_id, streaming=streaming
+        )
+        wanted = exchange.needs()
+        if wanted.media:
+            raise InvalidRequestError(f"{wanted.media[0]} has to be fetched first.")
+        exchange.supply(Supplies())
+        return exchange, [(call, exchange.begin_attempt(call, target)) for call in exchange.calls()]
+
+
+class MappedStream:
+    """A streamed Gemini answer on its way to the client's SSE bytes."""
+
+    def __init__(self, call: MappedCall, created: int, new_id: Callable[[], str] | None) -> None:
+        self._exchange, started = call._exchange(streaming=True, created=created, new_id=new_id)
+        self._calls = [call for call, _ in started]
+
+    @property
+    def notes(self) -> tuple[Note, ...]:
+        """Return what was not carried over exactly, in the request and so far in the answer."""
+        return self._exchange.notes
+
+    def feed(self, chunk: bytes, *, number: int = 0) -> bytes:
+        """Take bytes of the upstream's body, cut anywhere; return the SSE bytes they complete.
+
+        `number` tells which of `MappedCall.bodies` they answer. Raises `OaicompatError` where nothing was
+        returned yet; a later failure is an error frame.
+        """
+        return _framed(self._exchange.feed(self._calls[number], chunk))
+
+    def close(self, *, number: int = 0) -> bytes:
+        """Take the end of the upstream's body; return the last SSE bytes. Raises as `feed`."""
+        frames = self._exchange.close(self._calls[number])
+        if self._exchange.calls():
+            frames += self._exchange.fail(_unfinished())
+        return _framed(frames)
+
+
+def openai_to_gemini(
+    body: Body, *, dialect: str = "chat", target: Target = GEMINI_API, models: ModelMap = BUILTIN
+) -> MappedCall:
+    """Convert an OpenAI request to a Gemini `generateContent` request.
+
+    `body` is the request as bytes, text or a mapping, which is not changed. Raises `InvalidRequestError` with
+    `param` where the request cannot be converted.
+    """
+    return MappedCall(dialect, as_bytes(body), target, models)
+
+
+def gemini_to_openai(
+    answer: Body | Sequence[Body],
+    call: MappedCall,
+    *,
+    created: int = 0,
+    new_id: Callable[[], str] | None = None,
+) -> dict[str, Any]:
+    """Convert a whole Gemini answer to the answer OpenAI would give, as plain data.
+
+    `answer` is a `GenerateContentResponse` as bytes, text or a mapping, or a list of them where `call.bodies`
+    has several; `created` is Unix seconds. Raises `UpstreamError` for an error object, an answer that broke
+    off, and one that cannot be read.
+    """
+    exchange, started = call._exchange(streaming=False, created=created, new_id=new_id)
+    answers: Sequence[Body] = [answer] if isinstance(answer, bytes | str | Mapping) else answer
+    if len(answers) != len(started):
+        raise ValueError(f"{len(started)} upstream answers are needed, not {len(answers)}")
+    frames: tuple[Frame, ...] = ()
+    for (each, _), body in zip(started, answers, strict=True):
+        exchange.feed(each, as_bytes(body))
+        frames += exchange.close(each)
+    if not frames:
+        raise _unfinished()
+    converted: dict[str, Any] = msgspec.json.decode(frames[0].data)
+    return converted
+
+
+def stream(
+    call: MappedCall, *, created: int = 0, new_id: Callable[[], str] | None = None
+) -> MappedStream:
+    """Return a converter for a streamed Gemini answer to `call`: `feed` bytes, then `close`."""
+    return MappedStream(call, created, new_id)
+
+
+def _unfinished() -> OaicompatError:
+    return OaicompatError(
+        "The answer continues in a further upstream call; drive an Exchange to follow it.",
+        status=502,
+        code="upstream_incomplete",
+    )
+
+
+def _framed(frames: Sequence[Frame]) -> bytes:
+    return b"".join(frame_bytes(frame) for frame in frames)
+
+
+def frame_bytes(frame: Frame) -> bytes:
+    """Frame one unit of an answer as SSE; one that begins with a colon is a comment."""
+    if frame.data.startswith(b":"):
+        return comment(frame.data[1:].strip().decode())
+    return encode(frame.data, frame.name or None)

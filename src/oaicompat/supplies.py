@@ -1,0 +1,104 @@
+"""What an exchange wants from outside and what it wants kept, as data.
+
+The core does no I/O: it names ids and addresses, a transport finds what it can, and the request is completed
+with that. Memory, files and databases are all the same to it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+
+from msgspec import Struct
+from msgspec.structs import replace
+
+from oaicompat.messages import Media, Message, Part, Signature, ToolCall, ToolResult
+
+
+class Needs(Struct, frozen=True):
+    """What is wanted: signatures by call id, media by URL. False when nothing is."""
+
+    signatures: tuple[str, ...] = ()
+    media: tuple[str, ...] = ()
+
+    def __bool__(self) -> bool:
+        return bool(self.signatures or self.media)
+
+    def without(self, asked: set[str]) -> Needs:
+        """Return what of it was not asked before, each once."""
+        return Needs(
+            tuple(dict.fromkeys(each for each in self.signatures if each not in asked)),
+            tuple(dict.fromkeys(each for each in self.media if each not in asked)),
+        )
+
+
+class Supplies(Struct, frozen=True):
+    """What was found: signatures by call id; media by URL, as (MIME type, base64)."""
+
+    signatures: Mapping[str, Signature] = {}
+    media: Mapping[str, tuple[str, str]] = {}
+
+
+class RememberSignature(Struct, frozen=True, tag=True):
+    """Keep the signature of a call for a client that will not send it back."""
+
+    call_id: str
+    signature: Signature
+
+
+Effect = RememberSignature
+
+
+def needs(messages: Sequence[Message], *, media: bool) -> Needs:
+    """Return what these messages want: signatures of calls that came without, and https media if asked."""
+    return Needs(
+        tuple(
+            part.id
+            for part in _parts(messages)
+            if isinstance(part, ToolCall) and part.signature is None and part.id
+        ),
+        tuple(part.uri for part in _parts(messages) if isinstance(part, Media) and _remote(part))
+        if media
+        else (),
+    )
+
+
+def _parts(messages: Sequence[Message]) -> Iterator[Part]:
+    for message in messages:
+        for part in message.parts:
+            yield part
+            if isinstance(part, ToolResult):
+                yield from part.parts
+
+
+def _remote(media: Media) -> bool:
+    return media.uri.startswith("https:")
+
+
+def supplied(messages: Sequence[Message], found: Supplies) -> tuple[Message, ...]:
+    """Return the messages with what was found put in its place."""
+    return tuple(
+        replace(message, parts=tuple(_completed(part, found) for part in message.parts))
+        for message in messages
+    )
+
+
+def _completed(part: Part, found: Supplies) -> Part:
+    match part:
+        case ToolCall(signature=None) if part.id in found.signatures:
+            return replace(part, signature=found.signatures[part.id])
+        case Media() if part.uri in found.media:
+            return _downloaded(part, found)
+        case ToolResult():
+            inner = tuple(
+                _downloaded(each, found) if isinstance(each, Media) else each for each in part.parts
+            )
+            return replace(part, parts=inner)
+        case _:
+            return part
+
+
+def _downloaded(part: Media, found: Supplies) -> Media:
+    if part.uri not in found.media:
+        return part
+    mime, data = found.media[part.uri]
+    return replace(part, uri="", mime=mime or part.mime, data=data)
