@@ -139,13 +139,12 @@ class _Pattern:
         if not name.startswith(self._first) or not name.endswith(self._last):
             return False
         position = len(self._first)
-        end = len(name) - len(self._last)
         for literal in self._middle:
-            found = name.find(literal, position, end)
+            found = name.find(literal, position)
             if found < 0:
                 return False
             position = found + len(literal)
-        return position <= end
+        return position <= len(name) - len(self._last)
 
 
 class _Table:
