@@ -406,6 +406,7 @@ def test_models_come_in_pages(simulator: Simulator) -> None:
         if not token:
             break
     assert "models/gemini-2.5-flash" in names
+    assert "models/gemini-2.0-flash" not in names
     assert len(names) == len(set(names)) > 20
     _, _, data = send(simulator, "GET", "/v1/models/gemini-2.5-pro")
     assert json.loads(data)["thinking"] is True

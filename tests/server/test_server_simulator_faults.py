@@ -345,6 +345,25 @@ def test_it_lives_in_a_loop_and_leaves_nothing_behind() -> None:
     assert asyncio.run(scenario()) == ("client left", 1)
 
 
+def test_it_runs_and_resets_on_uvloop() -> None:
+    uvloop = pytest.importorskip("uvloop")
+
+    async def scenario() -> tuple[bytes, str | None]:
+        async with Simulator() as simulator:
+            reader, writer = await asyncio.open_connection("127.0.0.1", simulator.port)
+            writer.write(request("hello there"))
+            got = await reader.readuntil(b"0\r\n\r\n")
+            writer.write(request("#script:reset-after:0"))
+            with pytest.raises(ConnectionResetError):
+                await reader.read()
+            writer.close()
+            return got, await simulator.ended(simulator.requests[1])
+
+    got, ended = uvloop.run(scenario())
+    assert b"hello th" in got
+    assert ended == "reset"
+
+
 def test_it_shares_nothing_with_the_converters() -> None:
     source = Path(__file__).resolve().parents[2] / "src" / "oaicompat_server" / "simulator"
     for path in source.glob("*.py"):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 from typing import Any
 
+import jsonschema  # type: ignore[import-untyped]
 import pytest
 
 from oaicompat_server.simulator import Refusal, Target, check_generate, find_model
@@ -315,6 +316,7 @@ LOOPS = [
      loop([call(id="1")], [result()])),
     (THREE, "vertex", None, loop([call(id="1", signature=VERTEX)], [result(id="1")])),
     (NEW, "gemini", "does not carry the id", loop([call(id="1", signature=OWN)], [result()])),
+    (THREE, "gemini", None, loop([call(id="1", signature=OWN)], [result()])),
     (THREE, "gemini", MISSING, loop([call()], [result()])),
     (THREE, "gemini", "function call `default_api:dog` , position 2.", loop([call()], [result()])),
     (THREE, "gemini", None, loop([call(signature=OWN)], [result()])),
@@ -372,13 +374,20 @@ def test_an_instance_is_minimal(schema: Any, value: Any) -> None:
     assert instance(schema) == value
 
 
-def test_a_schema_that_contains_itself_ends() -> None:
-    node = {
-        "type": "object",
-        "properties": {"next": {"anyOf": [{"$ref": "#/$defs/node"}, {"type": "null"}]}},
-        "required": ["next"],
-    }
-    made = instance({"$ref": "#/$defs/node", "$defs": {"node": node}})
-    for _ in range(3):
-        made = made["next"]
-    assert "next" in made
+@pytest.mark.parametrize(
+    "child",
+    [
+        {"$ref": "#/$defs/node"},
+        {"type": "array", "items": {"$ref": "#/$defs/node"}},
+        {"anyOf": [{"$ref": "#/$defs/node"}, {"type": "null"}]},
+    ],
+    ids=["optional", "list", "nullable"],
+)
+def test_an_instance_of_a_schema_that_contains_itself_ends_and_is_valid(child: Any) -> None:
+    required = ["name", "next"] if "anyOf" in child else ["name"]
+    properties = {"name": {"type": "string"}, "next": child}
+    node = {"type": "object", "properties": properties, "required": required}
+    schema = {"$ref": "#/$defs/node", "$defs": {"node": node}}
+    made = instance(schema)
+    assert made["next"]
+    jsonschema.validate(made, schema)

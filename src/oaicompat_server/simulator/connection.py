@@ -11,7 +11,7 @@ import http
 import socket
 import struct
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 import httptools
 
@@ -71,8 +71,8 @@ class Connection(asyncio.Protocol):
         self._size = 0
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        self._transport = transport
+        # uvloop's transports are not registered as asyncio.Transport, so this cannot be checked.
+        self._transport = cast(asyncio.Transport, transport)
         self._number = self._handler.opened(self)
         self._task = self._loop.create_task(self._serve())
 

@@ -240,7 +240,7 @@ def _continuation(scene: Scene) -> Answer:
     hops = scene.turn.number("continuation", 1)
     hop = _read_token(scene.request.get("continuationToken"))
     pieces = split(scene.turn.text, pieces=hops + 1, least=1)
-    if hop >= hops or hop >= len(pieces) - 1:
+    if hop >= len(pieces) - 1:
         return Answer(text_events(scene, "".join(pieces[hop:])))
     events = text_events(scene, pieces[hop], finish="CONTINUATION")
     token = base64.b64encode(f"{_TOKEN_PREFIX}{hop + 1}".encode()).decode()
