@@ -1,0 +1,240 @@
+"""A chat request to the neutral form.
+
+One rule: whatever the client wrote reaches the request, leaves a note, or is the client's 400; the ledger in
+docs/parameters.md lists which, and its test runs this decoder to prove it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import msgspec
+from msgspec import Raw
+
+from oaicompat.dialects.chat.schema import (
+    REQUEST,
+    SPELLING,
+    ChatCompletionRequest,
+    StreamOptions,
+    WebSearchOptions,
+)
+from oaicompat.dialects.chat.turns import read_messages
+from oaicompat.dialects.generation import Inert, model_of, note_unused, output_format
+from oaicompat.dialects.tools import (
+    Mode,
+    ToolChoiceObject,
+    distinct,
+    raw_options,
+    read_choice,
+    read_functions,
+    read_tools,
+)
+from oaicompat.errors import InvalidRequestError
+from oaicompat.messages import (
+    AudioOutput,
+    HostedTool,
+    Message,
+    Reasoning,
+    Request,
+    Text,
+    Tool,
+    ToolChoice,
+)
+from oaicompat.notes import Notes
+from oaicompat.sampling import Sampling, scalars
+from oaicompat.wire import decode_body, given, json_object, sound
+
+CONTENT = frozenset({"messages", "instructions", "tools", "functions", "response_format", "stop"})
+"""Fields that hold what people and programs wrote, where "[undefined]" is a text like any other."""
+
+_AUDIO_FORMATS = ("wav", "pcm16")
+_CACHING = Inert("the provider caches by itself")
+_FOREIGN = Inert("another service's parameter; reasoning_effort says the same here", inert=False)
+UNUSED = {
+    "user": Inert("the provider is not told who the user is"),
+    "safety_identifier": Inert("the provider is not told who the user is"),
+    "prompt_cache_key": _CACHING,
+    "prompt_cache_options": _CACHING,
+    "prompt_cache_retention": _CACHING,
+    "cache_control": _CACHING,
+    "store": Inert("chat completions are not stored", inert=False, harmless=(b"false",)),
+    "verbosity": Inert("the models have no such setting", inert=False, harmless=(b'"medium"',)),
+    "prediction": Inert("it would only make the answer faster"),
+    "logit_bias": Inert("the models take no token biases", inert=False, harmless=(b"{}",)),
+    "moderation": Inert("answers are not moderated here", inert=False),
+    "thinking": _FOREIGN,
+    "thinking_budget": _FOREIGN,
+    "enable_thinking": _FOREIGN,
+    "chat_template_kwargs": _FOREIGN,
+}
+"""Fields that reach no model, and why; each leaves a note."""
+
+_UNUSED = tuple(UNUSED.items())
+
+
+def decode_request(body: bytes, notes: Notes) -> Request:
+    """Decode the body of a chat request; raises `InvalidRequestError` naming `param`."""
+    wire = decode_body(body, REQUEST, notes, CONTENT)
+    note_unused(wire, _UNUSED, notes)
+    tools, legacy = _tools(wire, notes)
+    spelling = dict(SPELLING)
+    sampling = _sampling(wire, spelling, notes)
+    options = _stream_options(wire, notes)
+    return Request(
+        model=model_of(wire.model),
+        messages=_messages(wire, notes),
+        tools=tools,
+        tool_choice=_tool_choice(wire, tools, legacy, notes),
+        parallel_tool_calls=wire.parallel_tool_calls,
+        sampling=sampling,
+        stop=_stop(wire.stop),
+        output=output_format(wire.response_format, "response_format", notes),
+        reasoning=_reasoning(wire, notes),
+        modalities=tuple(wire.modalities or ()),
+        audio=_audio(wire, notes),
+        service_tier=wire.service_tier,
+        metadata=wire.metadata,
+        extra=_extra(wire, spelling, notes),
+        stream=bool(wire.stream),
+        include_usage=bool(options.include_usage),
+        legacy_functions=legacy,
+        spelling=spelling,
+    )
+
+
+def _messages(wire: ChatCompletionRequest, notes: Notes) -> tuple[Message, ...]:
+    messages = read_messages(wire.messages, notes)
+    if wire.instructions:
+        first = Message("system", (Text(wire.instructions),), "instructions")
+        return (first, *messages)
+    return messages
+
+
+def _tools(wire: ChatCompletionRequest, notes: Notes) -> tuple[tuple[Tool, ...], bool]:
+    """Return the tools, and whether they were declared in the legacy way."""
+    legacy = bool(wire.functions) and not wire.tools
+    tools = read_tools(wire.tools or (), notes)
+    if legacy:
+        tools = read_functions(wire.functions or (), notes)
+    elif wire.functions:
+        notes.dropped("functions", "tools are given as well, and win")
+    if wire.web_search_options is not None:
+        tools.append(_web_search(wire.web_search_options))
+    return distinct(tools), legacy
+
+
+def _web_search(options: WebSearchOptions) -> HostedTool:
+    names = ("user_location", "search_context_size")
+    path = "web_search_options"
+    return HostedTool("web_search", raw_options(options, names, path), path)
+
+
+def _tool_choice(
+    wire: ChatCompletionRequest, tools: tuple[Tool, ...], legacy: bool, notes: Notes
+) -> ToolChoice | None:
+    choice: Mode | ToolChoiceObject | None = wire.tool_choice
+    path = "tool_choice"
+    if wire.function_call is not None and choice is None and legacy:
+        path = "function_call"
+        called = wire.function_call
+        choice = called if isinstance(called, str) else ToolChoiceObject(name=called.name)
+    elif wire.function_call is not None:
+        notes.dropped("function_call", "it chooses among functions, and none count", inert=True)
+    return read_choice(choice, tools, notes, path)
+
+
+def _sampling(wire: ChatCompletionRequest, spelling: dict[str, str], notes: Notes) -> Sampling:
+    sampling = scalars(wire)
+    if sampling.top_logprobs is not None and not sampling.logprobs:
+        message = "Invalid value for 'top_logprobs': 'logprobs' must be true to use it."
+        raise InvalidRequestError(message, param="top_logprobs", code="invalid_value")
+    limit = sampling.max_output_tokens
+    for name, value in (
+        ("max_output_tokens", wire.other_max_tokens),
+        ("max_tokens", wire.max_tokens),
+    ):
+        if value is None:
+            continue
+        if limit is None:
+            spelling["max_output_tokens"] = name
+            limit = value
+        elif value != limit:
+            notes.dropped(name, f"{spelling['max_output_tokens']} is given as well, and wins")
+    return msgspec.structs.replace(sampling, max_output_tokens=limit)
+
+
+def _stop(stop: str | list[str] | None) -> tuple[str, ...]:
+    return (stop,) if isinstance(stop, str) else tuple(stop or ())
+
+
+def _stream_options(wire: ChatCompletionRequest, notes: Notes) -> StreamOptions:
+    options = wire.stream_options
+    if options is None:
+        return StreamOptions()
+    if options.include_obfuscation is not None:
+        path = "stream_options.include_obfuscation"
+        notes.dropped(path, "streams are never padded", inert=True)
+    if not wire.stream:
+        notes.dropped("stream_options", "the answer is not streamed", inert=True)
+    return options
+
+
+def _reasoning(wire: ChatCompletionRequest, notes: Notes) -> Reasoning | None:
+    """Read effort and visibility; an effort asks for the thoughts to be shown, as users of chat expect."""
+    effort, path = wire.reasoning_effort, "reasoning_effort"
+    visible = wire.include_reasoning
+    nested = wire.reasoning
+    if nested is not None:
+        if effort is None and nested.effort is not None:
+            effort, path = nested.effort, "reasoning.effort"
+        elif nested.effort not in (None, effort):
+            notes.dropped("reasoning.effort", "reasoning_effort is given as well, and wins")
+        if nested.summary or nested.generate_summary:
+            visible = True
+        if nested.exclude is not None:
+            visible = not nested.exclude
+        for name in ("enabled", "max_tokens"):
+            if given(getattr(nested, name)):
+                notes.dropped(f"reasoning.{name}", "only an effort can be asked for")
+    if visible is None and effort is not None:
+        visible = effort != "none"
+    return None if effort is None and visible is None else Reasoning(effort, visible, path)
+
+
+def _audio(wire: ChatCompletionRequest, notes: Notes) -> AudioOutput | None:
+    audio = wire.audio
+    if "audio" not in (wire.modalities or ()):
+        if audio is not None:
+            notes.dropped("audio", "modalities does not ask for audio", inert=True)
+        return None
+    if audio is None:
+        message = "Missing required parameter: 'audio'."
+        raise InvalidRequestError(message, param="audio", code="missing_required_parameter")
+    allowed = _AUDIO_FORMATS[1:] if wire.stream else _AUDIO_FORMATS
+    if audio.format not in allowed:
+        when = " when stream=true" if audio.format in _AUDIO_FORMATS else ""
+        message = (
+            f"Unsupported value: 'audio.format' does not support '{audio.format}'{when}. "
+            f"Supported values are: {' and '.join(map(repr, allowed))}."
+        )
+        raise InvalidRequestError(message, param="audio.format", code="unsupported_value")
+    voice = audio.voice if isinstance(audio.voice, str) else audio.voice.id
+    return AudioOutput(voice, audio.format)
+
+
+def _extra(
+    wire: ChatCompletionRequest, spelling: dict[str, str], notes: Notes
+) -> Mapping[str, Raw]:
+    """Return Google's pass-through by name: a literal `extra_body`, or what an SDK merges from one."""
+    path, value = "extra_body.google", wire.extra_body.google if wire.extra_body else Raw()
+    if not given(value):
+        path, value = "google", wire.google
+    elif given(wire.google):
+        notes.dropped("google", "extra_body.google is given as well, and wins")
+    found = json_object(value, path)
+    if found is None:
+        return {}
+    spelling["extra"] = path
+    fields: Any = msgspec.json.decode(found, type=dict[str, Raw])
+    return {name: sound(field, f"{path}.{name}") for name, field in fields.items()}

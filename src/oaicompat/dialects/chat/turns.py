@@ -1,0 +1,249 @@
+"""Chat messages to neutral turns, with every call and its result brought together.
+
+One rule: a turn of the model comes back as the model made it. The carrier on the message restores it whole;
+without one the parts stand in the order chat implies (text, images, calls) and signatures are looked for in
+each place a client may have kept them (mappings section 1.1).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from oaicompat import signatures
+from oaicompat.dialects.chat.schema import (
+    AssistantMessage,
+    ChatMessage,
+    FunctionMessage,
+    SystemMessage,
+    ToolCallItem,
+    ToolMessage,
+    UserMessage,
+)
+from oaicompat.dialects.chat.signed import IN_ID, bare, explicit, signed
+from oaicompat.dialects.parts import (
+    Content,
+    linked,
+    media_parts,
+    note_caching,
+    read,
+    split_images,
+    text_parts,
+)
+from oaicompat.errors import InvalidRequestError
+from oaicompat.messages import (
+    MINTED,
+    Media,
+    Message,
+    Part,
+    Refusal,
+    Text,
+    ToolCall,
+    ToolResult,
+)
+from oaicompat.notes import Notes
+from oaicompat.wire import given, sound
+from oaicompat.wire_errors import clipped
+
+_PAST = "thoughts of earlier turns go back only with their carrier"
+
+
+def read_messages(messages: Sequence[ChatMessage], notes: Notes) -> tuple[Message, ...]:
+    """Read the conversation; raises `InvalidRequestError` naming the message at fault."""
+    reader = _Reader(notes)
+    return tuple(
+        [
+            reader.message(index, message, f"messages[{index}]")
+            for index, message in enumerate(messages)
+        ]
+    )
+
+
+class _Reader:
+    """Reads messages in order, knowing the calls made so far."""
+
+    def __init__(self, notes: Notes) -> None:
+        self.notes = notes
+        self.names: dict[str, str] = {}
+        self.open: list[ToolCall] = []
+
+    def message(self, index: int, message: ChatMessage, path: str) -> Message:
+        if message.cache_control:
+            note_caching(message, path, self.notes)
+        where = f"{path}.content"
+        match message:
+            case UserMessage():
+                self._note_name(message.name, path)
+                return Message("user", media_parts(message.content, where, self.notes), path)
+            case AssistantMessage():
+                self._note_name(message.name, path)
+                return Message("assistant", self._assistant(index, message, path), path)
+            case ToolMessage():
+                call_id, name = self._answered(message.tool_call_id, path)
+                return self._result(call_id, name or message.name, message.content, path)
+            case FunctionMessage():
+                call_id, name = self._legacy_answered(message.name, path)
+                return self._result(call_id, name, message.content, path)
+            case SystemMessage():
+                self._note_name(message.name, path)
+                return Message("system", text_parts(message.content, where, self.notes), path)
+
+    def _note_name(self, name: str | None, path: str) -> None:
+        if name:
+            self.notes.dropped(f"{path}.name", "the provider does not tell speakers apart")
+
+    def _result(self, call_id: str, name: str | None, content: Content, path: str) -> Message:
+        parts = media_parts(content, f"{path}.content", self.notes)
+        return Message("tool", (ToolResult(call_id, parts, name, path),), path)
+
+    def _answered(self, given_id: str | None, path: str) -> tuple[str, str | None]:
+        """Find the call a result belongs to; some clients send empty ids, which pair by position."""
+        call_id = (given_id or "").partition(IN_ID)[0]
+        if not call_id and self.open:
+            call_id = self.open[0].id
+        if call_id not in self.names:
+            message = (
+                "Invalid parameter: messages with role 'tool' must answer one of the 'tool_calls' of an "
+                f"earlier message; '{clipped(call_id)}' is none of them."
+            )
+            raise InvalidRequestError(message, param=f"{path}.tool_call_id", code="invalid_value")
+        self.open = [call for call in self.open if call.id != call_id]
+        return call_id, self.names[call_id]
+
+    def _legacy_answered(self, name: str | None, path: str) -> tuple[str, str]:
+        if not name:
+            message = f"Missing required parameter: '{path}.name'."
+            raise InvalidRequestError(
+                message, param=f"{path}.name", code="missing_required_parameter"
+            )
+        for call in self.open:
+            if call.name == name:
+                self.open.remove(call)
+                return call.id, name
+        message = (
+            "Invalid parameter: messages with role 'function' must answer a 'function_call' of an "
+            f"earlier message; '{clipped(name)}' was not called."
+        )
+        raise InvalidRequestError(message, param=f"{path}.name", code="invalid_value")
+
+    def _assistant(self, index: int, message: AssistantMessage, path: str) -> tuple[Part, ...]:
+        calls: list[ToolCall] = []
+        if message.tool_calls or message.function_call:
+            calls = self._calls(index, message, path)
+        content = self._content(message, path) if message.content else []
+        if bare(message):
+            return (*content, *calls)
+        content += self._beside(content, message, path)
+        images = self._images(message, path)
+        restored = self._restored(message, content, calls, images, path)
+        if restored is not None:
+            refusals = [part for part in content if isinstance(part, Refusal)]
+            return (*restored, *refusals)
+        self._note_thoughts(message, path)
+        return tuple(signed([*content, *images, *calls], message))
+
+    def _content(self, message: AssistantMessage, path: str) -> list[Part]:
+        """Return the visible parts in order; an empty text beside calls is a client's way to say none."""
+        parts: list[Part] = []
+        for part in read(message.content, f"{path}.content", self.notes):
+            if isinstance(part, Text):
+                if part.text:
+                    parts += split_images(part.text, f"{path}.content")
+            else:
+                parts.append(part)
+        return parts
+
+    def _beside(
+        self, content: Sequence[Part], message: AssistantMessage, path: str
+    ) -> tuple[Part, ...]:
+        """Return what stands in place of content: a refusal, or what was spoken."""
+        if message.refusal:
+            return (Refusal(message.refusal),)
+        if message.audio is not None and not content:
+            return (self._transcript(message, path),)
+        return ()
+
+    def _transcript(self, message: AssistantMessage, path: str) -> Text:
+        transcript = message.audio.transcript if message.audio else None
+        if not transcript:
+            text = f"Unsupported parameter: '{path}.audio.id': earlier speech is not kept here."
+            raise InvalidRequestError(text, param=f"{path}.audio.id", code="unsupported_parameter")
+        self.notes.approximated(f"{path}.audio", "earlier speech goes back as its transcript")
+        return Text(transcript)
+
+    def _images(self, message: AssistantMessage, path: str) -> list[Media]:
+        images = []
+        for index, image in enumerate(message.images or ()):
+            where = f"{path}.images[{index}].image_url"
+            if isinstance(image.image_url, str):
+                images.append(linked(image.image_url, where))
+            else:
+                images.append(linked(image.image_url.url, f"{where}.url"))
+        return images
+
+    def _calls(self, index: int, message: AssistantMessage, path: str) -> list[ToolCall]:
+        calls = []
+        for position, item in enumerate(message.tool_calls or ()):
+            if item.cache_control:
+                note_caching(item, f"{path}.tool_calls[{position}]", self.notes)
+            minted = f"{MINTED}{index}_{position}"
+            calls.append(_call(item, minted, f"{path}.tool_calls[{position}]"))
+        legacy = message.function_call
+        if legacy is not None and not calls:
+            minted = f"{MINTED}{index}_0"
+            where = f"{path}.function_call"
+            calls.append(ToolCall(minted, legacy.name, legacy.arguments or "", path=where))
+        for call in calls:
+            self.names[call.id] = call.name
+        if calls:
+            self.open = calls[:]
+        return calls
+
+    def _restored(
+        self,
+        message: AssistantMessage,
+        content: Sequence[Part],
+        calls: Sequence[ToolCall],
+        images: Sequence[Media],
+        path: str,
+    ) -> tuple[Part, ...] | None:
+        extra = message.extra_content
+        if extra is None or not given(extra.google):
+            return None
+        text = message.content
+        if not isinstance(text, str):
+            text = "".join(part.text for part in content if isinstance(part, Text))
+        return signatures.restore(
+            sound(extra.google, f"{path}.extra_content.google"),
+            content=text,
+            reasoning=message.reasoning_content or message.reasoning or "",
+            calls=calls,
+            images=[*(part for part in content if isinstance(part, Media)), *images],
+            path=path,
+            notes=self.notes,
+        )
+
+    def _note_thoughts(self, message: AssistantMessage, path: str) -> None:
+        for name in ("reasoning_content", "reasoning"):
+            if getattr(message, name):
+                self.notes.dropped(f"{path}.{name}", _PAST, inert=True)
+        for index, detail in enumerate(message.reasoning_details or ()):
+            if detail.text or detail.summary:
+                self.notes.dropped(f"{path}.reasoning_details[{index}]", _PAST, inert=True)
+        for index, block in enumerate(message.thinking_blocks or ()):
+            if block.thinking:
+                self.notes.dropped(f"{path}.thinking_blocks[{index}]", _PAST, inert=True)
+
+
+def _call(item: ToolCallItem, minted: str, path: str) -> ToolCall:
+    call_id = (item.id or "").partition(IN_ID)[0] or minted
+    signature = explicit(item)
+    if item.custom is not None:
+        name, text = item.custom.name, item.custom.input
+        return ToolCall(call_id, name, text or "", True, signature=signature, path=path)
+    if item.function is None:
+        message = f"Missing required parameter: '{path}.function'."
+        raise InvalidRequestError(
+            message, param=f"{path}.function", code="missing_required_parameter"
+        )
+    name, arguments = item.function.name, item.function.arguments
+    return ToolCall(call_id, name, arguments or "", signature=signature, path=path)

@@ -1,0 +1,110 @@
+"""The body of POST /v1/responses as clients send it.
+
+Names are the wire's (openai-wire section 4). One rule: an item is one struct of every field any item type has,
+because clients leave `type` out of messages and references; which fields count is up to the type.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from msgspec import Meta, Raw
+
+from oaicompat.dialects.generation import Effort, ResponseFormat, ServiceTier
+from oaicompat.dialects.parts import Content, Wire
+from oaicompat.dialects.tools import Mode, ToolChoiceObject, Tools
+from oaicompat.sampling import respell
+
+Role = Literal["user", "assistant", "system", "developer"]
+
+
+class Item(Wire, frozen=True):
+    """One input item."""
+
+    type: str | None = None
+    role: Role | None = None
+    content: Content = None
+    id: str | None = None
+    status: str | None = None
+    phase: str | None = None
+    call_id: str | None = None
+    name: str | None = None
+    namespace: str | None = None
+    arguments: str | None = None
+    input: str | None = None
+    output: Content = None
+    summary: Raw = Raw()
+    encrypted_content: str | None = None
+    action: Raw = Raw()
+    tools: Raw = Raw()
+    internal_chat_message_metadata_passthrough: Raw = Raw()
+
+
+class ReasoningParameters(Wire, frozen=True):
+    """How hard to think, and whether to summarise it."""
+
+    effort: Effort | None = None
+    summary: Literal["auto", "concise", "detailed"] | None = None
+    generate_summary: Literal["auto", "concise", "detailed"] | None = None
+    context: Raw = Raw()
+    mode: Raw = Raw()
+
+
+class TextParameters(Wire, frozen=True):
+    """The form of the answer."""
+
+    format: ResponseFormat | None = None
+    verbosity: Raw = Raw()
+
+
+class StreamOptions(Wire, frozen=True):
+    """How a stream is dressed."""
+
+    include_obfuscation: bool | None = None
+    include_usage: Raw = Raw()
+
+
+class CreateResponse(Wire, kw_only=True, frozen=True):
+    """A Responses request without its scalar parameters, which `REQUEST` adds."""
+
+    model: str | None = None
+    input: str | list[Item] | None = None
+    instructions: str | None = None
+    tools: Tools | None = None
+    tool_choice: Mode | ToolChoiceObject | None = None
+    parallel_tool_calls: bool | None = None
+    text: TextParameters | None = None
+    reasoning: ReasoningParameters | None = None
+    stop: str | Annotated[list[str], Meta(max_length=5)] | None = None
+    stream: bool | None = None
+    stream_options: StreamOptions | None = None
+    include: list[str] | None = None
+    service_tier: ServiceTier | None = None
+    metadata: dict[str, str] | None = None
+    previous_response_id: str | None = None
+    conversation: Raw = Raw()
+    store: Raw = Raw()
+    background: Raw = Raw()
+    truncation: Raw = Raw()
+    max_tool_calls: Raw = Raw()
+    prompt: Raw = Raw()
+    context_management: Raw = Raw()
+    client_metadata: Raw = Raw()
+    user: Raw = Raw()
+    safety_identifier: Raw = Raw()
+    prompt_cache_key: Raw = Raw()
+    prompt_cache_options: Raw = Raw()
+    prompt_cache_retention: Raw = Raw()
+    moderation: Raw = Raw()
+
+
+SPELLING: dict[str, str | None] = {
+    "candidates": None,
+    "seed": None,
+    "presence_penalty": None,
+    "frequency_penalty": None,
+    "logprobs": None,
+}
+
+REQUEST = respell(CreateResponse, SPELLING)
+"""The struct that request bodies decode to: `CreateResponse` with the parameters Responses has."""
