@@ -1,0 +1,184 @@
+"""Conversion alone: what a chunk, an answer and a request cost beside the plainest typed msgspec code."""
+
+from __future__ import annotations
+
+import functools
+import json
+import subprocess
+import sys
+import time
+import timeit
+from collections.abc import Callable, Iterator
+
+import msgspec
+from msgspec import Struct
+from tests.benchmarks import samples
+
+import oaicompat
+
+
+class _Part(Struct, gc=False):
+    text: str = ""
+
+
+class _Content(Struct, gc=False, frozen=True):
+    parts: list[_Part] = []
+
+
+class _Candidate(Struct, gc=False, rename="camel"):
+    content: _Content = _Content()
+    finish_reason: str | None = None
+
+
+class _Usage(Struct, gc=False, rename="camel", frozen=True):
+    prompt_token_count: int = 0
+    candidates_token_count: int = 0
+    thoughts_token_count: int = 0
+
+
+class _Answer(Struct, gc=False, rename="camel"):
+    candidates: list[_Candidate] = []
+    usage_metadata: _Usage = _Usage()
+    model_version: str = ""
+    response_id: str = ""
+
+
+_PREFIX = (
+    b'data: {"id":"chatcmpl-abcdefghijklmnop","object":"chat.completion.chunk","created":1,'
+    b'"model":"gpt-4o","choices":[{"index":0,"delta":{"content":'
+)
+_SUFFIX = b'},"logprobs":null,"finish_reason":null}]}\n\n'
+_decode = msgspec.json.Decoder(_Answer).decode
+_encode = msgspec.json.Encoder().encode
+
+
+def plain_chunk(payload: bytes) -> bytes:
+    """Convert a chunk as directly as typed msgspec can."""
+    return _PREFIX + _encode(_decode(payload).candidates[0].content.parts[0].text) + _SUFFIX
+
+
+def plain_answer(body: bytes) -> bytes:
+    """Convert a whole answer as directly as typed msgspec can."""
+    answer = _decode(body)
+    usage = answer.usage_metadata
+    output = usage.candidates_token_count + usage.thoughts_token_count
+    message = {"role": "assistant", "content": answer.candidates[0].content.parts[0].text}
+    return _encode(
+        {
+            "id": "chatcmpl-" + answer.response_id,
+            "object": "chat.completion",
+            "created": 1,
+            "model": "gpt-4o",
+            "choices": [{"index": 0, "message": message, "finish_reason": "stop"}],
+            "usage": {
+                "prompt_tokens": usage.prompt_token_count,
+                "completion_tokens": output,
+                "total_tokens": usage.prompt_token_count + output,
+            },
+        }
+    )
+
+
+def plain_request(body: bytes) -> bytes:
+    """Convert a request as directly as dictionaries can, tool schemas walked."""
+    data = msgspec.json.decode(body)
+    contents = []
+    for message in data["messages"]:
+        parts = [{"text": message.get("content") or ""}]
+        for call in message.get("tool_calls") or ():
+            function = call["function"]
+            args = msgspec.json.decode(function["arguments"])
+            parts.append({"functionCall": {"name": function["name"], "args": args}})
+        contents.append({"role": message["role"], "parts": parts})
+    declared = [
+        {
+            "name": tool["function"]["name"],
+            "description": tool["function"]["description"],
+            "parameters": _walked(tool["function"]["parameters"]),
+        }
+        for tool in data.get("tools", ())
+    ]
+    return _encode({"contents": contents, "tools": [{"functionDeclarations": declared}]})
+
+
+def _walked(schema: object) -> object:
+    match schema:
+        case dict():
+            return {key: _walked(value) for key, value in schema.items()}
+        case list():
+            return [_walked(value) for value in schema]
+        case _:
+            return schema
+
+
+def _seconds(work: Callable[[], object], number: int) -> float:
+    return min(timeit.repeat(work, number=number, repeat=7, timer=time.process_time)) / number
+
+
+def _stream() -> Callable[[bytes], bytes]:
+    call = oaicompat.openai_to_gemini(samples.small_request(stream=True))
+    stream = oaicompat.stream(call)
+    stream.feed(samples.event(samples.CHUNK))
+    return stream.feed
+
+
+def _cold_import() -> float:
+    code = "import time; t = time.perf_counter(); import oaicompat; print(time.perf_counter() - t)"
+    runs = [
+        float(subprocess.run([sys.executable, "-c", code], check=True, capture_output=True).stdout)
+        for _ in range(7)
+    ]
+    return min(runs)
+
+
+def figures() -> Iterator[tuple[str, float, float | None]]:
+    """Yield (name, seconds, seconds of the plainest code or None)."""
+    event = samples.event(samples.CHUNK)
+    payload = event[6:-4]
+    burst = event * 100
+    plain = _seconds(lambda: plain_chunk(payload), 20_000)
+    one, many = _stream(), _stream()
+    yield "chunk, one a read", _seconds(lambda: one(event), 5_000), plain
+    yield "chunk, 100 a read", _seconds(lambda: many(burst), 50) / 100, plain
+    answer = json.dumps(samples.ANSWER).encode()
+    call = oaicompat.openai_to_gemini(samples.small_request())
+    yield (
+        "whole answer, exchange",
+        _seconds(lambda: _answered(answer), 2_000) - _seconds(_asked, 2_000),
+        _seconds(lambda: plain_answer(answer), 10_000),
+    )
+    yield (
+        "whole answer, mapper",
+        _seconds(lambda: oaicompat.gemini_to_openai(answer, call), 2_000),
+        None,
+    )
+    for name, body, number in (
+        ("small request", samples.small_request(), 2_000),
+        ("agent request", samples.agent_request(), 50),
+    ):
+        work = _seconds(functools.partial(_sent, body), number)
+        yield name, work, _seconds(functools.partial(plain_request, body), number)
+    yield "import oaicompat, cold", _cold_import(), None
+
+
+def _sent(body: bytes) -> bytes:
+    exchange = oaicompat.Exchange("chat", body)
+    (call,) = exchange.calls()
+    return exchange.begin_attempt(call, oaicompat.GEMINI_API).body
+
+
+_SMALL = samples.small_request()
+
+
+def _asked() -> tuple[oaicompat.Exchange, oaicompat.Call]:
+    exchange = oaicompat.Exchange("chat", _SMALL)
+    (call,) = exchange.calls()
+    exchange.begin_attempt(call, oaicompat.GEMINI_API)
+    return exchange, call
+
+
+def _answered(answer: bytes) -> bytes:
+    exchange, call = _asked()
+    exchange.receive_head(call, 200, {})
+    exchange.feed(call, answer)
+    return exchange.close(call)[0].data
