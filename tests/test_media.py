@@ -45,6 +45,7 @@ PNG = b64(b"\x89PNG\r\n\x1a\n" + b"\0" * 61)
         ("data:audio/x-wav;base64,AAAA", "audio/wav", "AAAA"),
         ("data:text/plain,a%20b", "text/plain", "YSBi"),
         ("data:,h%C3%A9", "text/plain", b64("hé".encode())),
+        ("data:,%%4g%41%", "text/plain", b64(b"%%4gA%")),
         ("data:,\ud800", "text/plain", "Pw=="),
         ("data:image/svg+xml;utf8,<svg/>", "image/svg+xml", b64(b"<svg/>")),
     ],
