@@ -1,0 +1,175 @@
+"""Messages to contents: the conversation as Gemini accepts it.
+
+One rule: the client's turns keep their words and their order; what the service demands of their shape (it
+starts with a user turn, neighbours of one role are one turn, every call is answered at once) is met with the
+least that does it, and reported. Sources: mappings 1.4 and B, gemini-wire section 3 "Conversation rules".
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from msgspec import Struct
+
+from oaicompat.errors import InvalidRequestError
+from oaicompat.messages import Message, Text, ToolResult
+from oaicompat.messages import Part as NeutralPart
+from oaicompat.providers.gemini.context import Context
+from oaicompat.providers.gemini.model_turns import ModelTurn
+from oaicompat.providers.gemini.parts import encode_part
+from oaicompat.providers.gemini.schema import Content, Part
+from oaicompat.providers.gemini.tool_turns import encode_results, unasked_result
+
+_SPACE = Part(text=" ")
+
+
+class Conversation(Struct, frozen=True):
+    """The two places a conversation goes to."""
+
+    system: Content | None
+    contents: list[Content]
+
+
+class UserTurn:
+    """Everything the client says between two model turns."""
+
+    __slots__ = ("parts", "path", "results")
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+        self.parts: list[Part] = []
+        self.results: list[ToolResult] = []
+
+    def add(self, message: Message, context: Context) -> None:
+        for part in message.parts:
+            if isinstance(part, ToolResult):
+                self.results.append(part)
+            elif (encoded := encode_part(part, message.path, context)) is not None:
+                self.parts.append(encoded)
+
+
+Turn = UserTurn | ModelTurn
+
+
+def encode_conversation(context: Context) -> Conversation:
+    """Encode all messages.
+
+    Raises `InvalidRequestError` for what no legal conversation can hold: no messages, results without
+    calls, arguments that are not a JSON object, media the backend cannot read, and a trailing assistant
+    message where the model takes none.
+    """
+    leading, messages = _split(context)
+    turns = _turns(messages, context)
+    if not turns:
+        raise InvalidRequestError("The request has no messages.", param="messages")
+    return Conversation(_system(leading, context), _contents(turns, context))
+
+
+def _split(context: Context) -> tuple[Sequence[Message], Sequence[Message]]:
+    messages = context.request.messages
+    count = 0
+    for message in messages:
+        if message.role != "system":
+            break
+        count += 1
+    if count < len(messages):
+        return messages[:count], messages[count:]
+    for message in messages:
+        context.notes.approximated(message.path, "there are only system messages; sent as the user")
+    return (), messages
+
+
+def _system(leading: Sequence[Message], context: Context) -> Content | None:
+    parts: list[Part] = []
+    for message in leading:
+        for part in message.parts:
+            if not isinstance(part, Text):
+                context.notes.dropped(message.path, "system instructions hold only text")
+            elif part.text:
+                parts.append(Part(text=part.text))
+    return Content(parts=parts) if parts else None
+
+
+def _turns(messages: Sequence[Message], context: Context) -> list[Turn]:
+    """Group messages into turns that alternate; a model turn without parts vanishes."""
+    turns: list[Turn] = []
+    current_from = _last_user(messages)
+    only_system = messages[0].role == "system" if messages else False
+    for index, message in enumerate(messages):
+        last = turns[-1] if turns else None
+        if message.role == "assistant":
+            turn = last if isinstance(last, ModelTurn) else ModelTurn(index > current_from)
+            turn.add(message, context)
+            if turn is not last and turn.parts:
+                turns.append(turn)
+            continue
+        if message.role == "system" and not only_system:
+            context.notes.approximated(
+                message.path, "a system message after the first turn is sent as the user's"
+            )
+        if not isinstance(last, UserTurn):
+            last = UserTurn(message.path)
+            turns.append(last)
+        last.add(message, context)
+    return turns
+
+
+def _last_user(messages: Sequence[Message]) -> int:
+    """Find the last real user message: signatures are checked only after it."""
+    for index in range(len(messages) - 1, -1, -1):
+        message = messages[index]
+        if message.role == "user" and any(map(_says_something, message.parts)):
+            return index
+    return -1
+
+
+def _says_something(part: NeutralPart) -> bool:
+    return not isinstance(part, ToolResult) and not (isinstance(part, Text) and not part.text)
+
+
+def _contents(turns: Sequence[Turn], context: Context) -> list[Content]:
+    contents: list[Content] = []
+    if isinstance(first := turns[0], ModelTurn):
+        context.notes.approximated(first.path, "a blank user turn was put before the first answer")
+        contents.append(Content("user", (_SPACE,)))
+    model: ModelTurn | None = None
+    for turn in turns:
+        if isinstance(turn, ModelTurn):
+            model = turn
+            contents.append(Content("model", turn.parts))
+        else:
+            _answer(model, turn, contents, context)
+            model = None
+    if model is not None:
+        _end(model, contents, context)
+    return contents
+
+
+def _answer(
+    model: ModelTurn | None, turn: UserTurn, contents: list[Content], context: Context
+) -> None:
+    """Add a user turn: first the results of the calls before it, in a turn of their own."""
+    parts = turn.parts
+    if model is not None and model.calls:
+        answered = encode_results(model.calls, turn.results, context)
+        contents.append(Content("user", answered.responses))
+        parts = answered.following + parts
+    elif turn.results:
+        raise unasked_result(turn.results)
+    elif not parts:
+        context.notes.approximated(turn.path, "an empty user turn is sent as one space")
+        parts = [_SPACE]
+    if parts:
+        contents.append(Content("user", parts))
+
+
+def _end(model: ModelTurn, contents: list[Content], context: Context) -> None:
+    """Add what a conversation that ends with the assistant needs."""
+    if model.calls:
+        contents.append(Content("user", encode_results(model.calls, (), context).responses))
+    elif not context.profile.prefill:
+        raise InvalidRequestError(
+            "This model does not support assistant message prefill: "
+            "the conversation must end with a user message.",
+            param=model.path or "messages",
+        )

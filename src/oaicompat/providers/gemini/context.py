@@ -1,0 +1,65 @@
+"""What every part of the request encoder is handed: the request, where it goes, and where to report.
+
+One rule: it is read, never changed; only the notes grow.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import msgspec
+from msgspec import Raw, Struct
+
+from oaicompat.messages import Request
+from oaicompat.notes import Notes
+from oaicompat.providers.gemini.endpoints import Target
+from oaicompat.providers.gemini.profiles import Profile, profile
+
+EMPTY_OBJECT = Raw(b"{}")
+_decode_raw = msgspec.json.Decoder(Raw).decode
+
+
+class EncodeOptions(Struct, frozen=True):
+    """What the configuration adds to a request.
+
+    `thoughts` shows thoughts where the client did not say; `safety_settings` is sent where the client sent
+    none (JSON, as Gemini spells it).
+    """
+
+    thoughts: bool | None = None
+    safety_settings: Raw | None = None
+
+
+class Context(Struct, frozen=True):
+    """One attempt to encode one request; `names` holds the tool names that change on the way."""
+
+    request: Request
+    target: Target
+    profile: Profile
+    notes: Notes
+    names: Mapping[str, str]
+    options: EncodeOptions
+    sentinel: bool = False
+
+    @property
+    def on_vertex(self) -> bool:
+        """Tell whether the request goes to Vertex AI."""
+        return self.target.backend == "vertex"
+
+    def upstream_name(self, name: str) -> str:
+        """Return the name a tool travels under."""
+        return self.names.get(name, name)
+
+
+def target_profile(request: Request, target: Target) -> Profile:
+    """Return the profile of the model that will be called."""
+    return profile(target.model or request.model, target.backend)
+
+
+def json_object(text: str) -> Raw | None:
+    """Return the JSON text as it stands if it is one valid JSON object, else `None`."""
+    try:
+        raw = _decode_raw(text)
+    except (msgspec.MsgspecError, ValueError, RecursionError):
+        return None
+    return raw if bytes(raw)[:1] == b"{" else None

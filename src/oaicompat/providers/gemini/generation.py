@@ -1,0 +1,183 @@
+"""generationConfig: how the answer is made.
+
+One rule: a field is sent because the client asked for it. What the model is known to refuse is left out and
+noted, what it ignores is sent and noted, and no default is invented. Sources: peers 1.4, gemini-wire
+section 3 "Model-generation restrictions".
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from msgspec.structs import replace
+
+from oaicompat.errors import InvalidRequestError
+from oaicompat.messages import Media, Message, OutputFormat, ToolResult
+from oaicompat.providers.gemini.context import Context
+from oaicompat.providers.gemini.json_schema import prepare
+from oaicompat.providers.gemini.media import RESOLUTIONS
+from oaicompat.providers.gemini.schema import GenerationConfig, ThinkingConfig
+from oaicompat.providers.gemini.speech import encode_modalities, encode_speech
+from oaicompat.providers.gemini.tools import compiled
+
+# Gemini's range ends before 2; OpenAI's includes it.
+PENALTY_BELOW_2 = 1.9999
+_HALF, _WHOLE = 2**31, 2**32
+_DEFAULT_TEMPERATURE = 1
+_NOTHING = GenerationConfig()
+
+
+def encode_generation(
+    context: Context, candidates: int | None, thinking: ThinkingConfig | None
+) -> GenerationConfig | None:
+    """Encode everything that shapes the answer; `None` where the client asked for nothing.
+
+    `candidates` is how many answers this one call is to give, `None` for as many as the client wants. Raises
+    `InvalidRequestError` for more stop sequences than the model takes and for a sound format there is no
+    encoder for.
+    """
+    sampling = context.request.sampling
+    logprobs = _logprobs(context)
+    _note_ignored(context)
+    config = GenerationConfig(
+        temperature=sampling.temperature,
+        top_p=sampling.top_p,
+        top_k=sampling.top_k,
+        candidate_count=_candidate_count(context, candidates),
+        max_output_tokens=sampling.max_output_tokens,
+        stop_sequences=_stop(context),
+        seed=_seed(context),
+        presence_penalty=_penalty(context, "presence_penalty", sampling.presence_penalty),
+        frequency_penalty=_penalty(context, "frequency_penalty", sampling.frequency_penalty),
+        response_logprobs=True if logprobs else None,
+        logprobs=(sampling.top_logprobs or None) if logprobs else None,
+        response_modalities=encode_modalities(context),
+        speech_config=encode_speech(context),
+        media_resolution=_media_resolution(context),
+        thinking_config=thinking,
+    )
+    if context.request.output is not None:
+        config = _formatted(config, context.request.output, context)
+    return None if config == _NOTHING else config
+
+
+def _note_ignored(context: Context) -> None:
+    """Note what is sent although the model does not heed it: the profile may be behind the model."""
+    if context.profile.samples:
+        return
+    sampling = context.request.sampling
+    asked = {
+        "temperature": sampling.temperature not in (None, _DEFAULT_TEMPERATURE),
+        "top_p": sampling.top_p is not None,
+        "top_k": sampling.top_k is not None,
+    }
+    for name, given in asked.items():
+        if given:
+            context.notes.dropped(context.request.spelled(name), "this model ignores it")
+
+
+def _candidate_count(context: Context, candidates: int | None) -> int | None:
+    wanted = candidates or context.request.sampling.candidates or 1
+    if wanted <= 1:
+        return None
+    path = context.request.spelled("candidates")
+    if not context.profile.multiple_candidates:
+        context.notes.dropped(path, "this model gives one answer to a call")
+        return None
+    most = context.profile.maximum_candidates
+    if wanted > most:
+        context.notes.clamped(path, f"one call gives at most {most} answers")
+    return min(wanted, most)
+
+
+def _stop(context: Context) -> tuple[str, ...]:
+    stop = context.request.stop
+    if len(stop) > context.profile.maximum_stops:
+        path = context.request.spelled("stop")
+        raise InvalidRequestError(
+            f"Invalid '{path}': array too long. Expected an array with maximum length "
+            f"{context.profile.maximum_stops}, but got an array with length {len(stop)} instead.",
+            code="array_above_max_length",
+            param=path,
+        )
+    return stop
+
+
+def _seed(context: Context) -> int | None:
+    seed = context.request.sampling.seed
+    if seed is None:
+        return None
+    folded = (seed + _HALF) % _WHOLE - _HALF
+    if folded != seed:
+        context.notes.rewritten(
+            context.request.spelled("seed"), f"folded into 32 bits as {folded}", inert=True
+        )
+    return folded
+
+
+def _penalty(context: Context, name: str, value: float | None) -> float | None:
+    if not value:
+        return value
+    path = context.request.spelled(name)
+    if not context.profile.penalties:
+        context.notes.dropped(path, "this model refuses penalties")
+        return None
+    if value > PENALTY_BELOW_2:
+        context.notes.clamped(path, f"the model takes penalties up to {PENALTY_BELOW_2}")
+        return PENALTY_BELOW_2
+    return value
+
+
+def _logprobs(context: Context) -> bool:
+    request, profile = context.request, context.profile
+    if not request.sampling.logprobs:
+        if request.sampling.top_logprobs:
+            context.notes.dropped(request.spelled("top_logprobs"), "it needs logprobs to be on")
+        return False
+    if profile.logprobs and (profile.logprobs_streamed or not request.stream):
+        return True
+    why = "while streaming" if profile.logprobs else "at all"
+    context.notes.dropped(request.spelled("logprobs"), f"this model gives no logprobs {why}")
+    return False
+
+
+def _formatted(
+    config: GenerationConfig, output: OutputFormat, context: Context
+) -> GenerationConfig:
+    if output.schema is None:
+        return replace(config, response_mime_type="application/json")
+    if context.profile.json_schema:
+        schema = prepare(bytes(output.schema), output.path, context.notes)
+        return replace(config, response_mime_type="application/json", response_json_schema=schema)
+    schema = compiled(output.schema, output.path, context)
+    return replace(config, response_mime_type="application/json", response_schema=schema)
+
+
+def _media_resolution(context: Context) -> str | None:
+    """Choose one resolution for all media, for models that take none per part: the highest asked for.
+
+    An image without a wish counts as the default, which lies between low and medium.
+    """
+    if context.profile.media_resolution_per_part:
+        return None
+    details = {media.detail or "auto" for media in _images(context.request.messages)}
+    if not details:
+        return None
+    ranked = ("high", "original", "medium", "auto", "low")
+    known = [detail for detail in ranked if detail in details]
+    if len(known) > 1:
+        context.notes.approximated(
+            context.request.spelled("detail"), f"one resolution for all media: {known[0]}"
+        )
+    return RESOLUTIONS["high"] if known[0] == "original" else RESOLUTIONS.get(known[0])
+
+
+def _images(messages: Sequence[Message]) -> list[Media]:
+    found: list[Media] = []
+    for message in messages:
+        for part in message.parts:
+            if isinstance(part, Media):
+                found.append(part)
+            elif isinstance(part, ToolResult):
+                found += [each for each in part.parts if isinstance(each, Media)]
+    return [each for each in found if each.detail or each.mime.startswith("image/")]

@@ -1,0 +1,229 @@
+"""Tools and tool choice.
+
+One rule: a declaration is built from what Gemini knows, never copied from the client's object (mappings B27,
+B28), and a combination the model is known to refuse is the client's 400, naming the field: nothing is lost
+in silence. Sources: peers 1.2, gemini-wire section 3.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal
+
+import msgspec
+from msgspec import Raw, Struct
+
+from oaicompat.errors import InvalidRequestError
+from oaicompat.messages import CustomTool, FunctionTool, HostedTool, ToolChoice
+from oaicompat.providers.gemini.context import Context
+from oaicompat.providers.gemini.hosted_tools import encode_hosted
+from oaicompat.providers.gemini.json_schema import prepare, to_openapi
+from oaicompat.providers.gemini.schema import (
+    FunctionCallingConfig,
+    FunctionDeclaration,
+    Tool,
+    ToolConfig,
+)
+
+Declared = FunctionTool | CustomTool
+Mode = Literal["AUTO", "ANY", "NONE", "VALIDATED"]
+
+_FREE_TEXT = Raw(b'{"type":"object","properties":{"input":{"type":"string"}},"required":["input"]}')
+
+
+class EncodedTools(Struct, frozen=True):
+    """What goes into the body."""
+
+    tools: tuple[Tool, ...] = ()
+    config: ToolConfig | None = None
+
+
+class Selection(Struct, frozen=True):
+    """The tools that may be used at all, after the choice."""
+
+    functions: Sequence[Declared]
+    hosted: Sequence[HostedTool]
+    choice: ToolChoice | None
+
+
+def encode_tools(context: Context, *, built_ins: bool = False) -> EncodedTools:
+    """Encode the tools and the choice among them.
+
+    `built_ins` tells that `extra_body.google` brings tools which the service runs. Raises
+    `InvalidRequestError` for unknown names, for names declared twice, for schemas that are no schemas, and
+    for combinations that the model refuses.
+    """
+    selection = _selected(context)
+    if not selection.functions and not selection.hosted:
+        _note_idle_choice(selection.choice, context)
+        return EncodedTools()
+    tools: list[Tool] = []
+    if selection.functions:
+        declarations = tuple([_declaration(each, context) for each in selection.functions])
+        tools.append(Tool(function_declarations=declarations))
+    tools += encode_hosted(selection.hosted, context)
+    combined = bool(selection.functions) and (built_ins or bool(selection.hosted))
+    _check_combination(combined, context)
+    return EncodedTools(tuple(tools), _config(selection, combined, context))
+
+
+def _note_idle_choice(choice: ToolChoice | None, context: Context) -> None:
+    if choice is not None and choice.mode == "required":
+        context.notes.dropped(choice.path, "there is no tool to call")
+
+
+def _selected(context: Context) -> Selection:
+    request = context.request
+    functions = [tool for tool in request.tools if not isinstance(tool, HostedTool)]
+    hosted = [tool for tool in request.tools if isinstance(tool, HostedTool)]
+    _check_names(functions)
+    choice = request.tool_choice
+    if functions and not context.profile.functions:
+        for tool in functions:
+            context.notes.dropped(tool.path, "this model takes no functions")
+        functions = []
+    if choice is None:
+        return Selection(functions, hosted, None)
+    if choice.mode == "none":
+        unusable = request.output is not None and not context.profile.tools_with_json
+        return Selection([] if unusable else functions, [], choice)
+    if choice.names:
+        return _restricted(functions, hosted, choice, context)
+    return Selection(functions, hosted, choice)
+
+
+def _restricted(
+    functions: Sequence[Declared],
+    hosted: Sequence[HostedTool],
+    choice: ToolChoice,
+    context: Context,
+) -> Selection:
+    """Keep what the choice names. In mode ANY the declarations stay and the names travel instead."""
+    wanted = frozenset(choice.names)
+    known = {tool.name for tool in context.request.tools if not isinstance(tool, HostedTool)}
+    unknown = wanted - known - {tool.kind for tool in hosted}
+    if unknown:
+        raise InvalidRequestError(
+            f"Tool choice {min(unknown)[:64]!r} not found in 'tools' parameter.", param=choice.path
+        )
+    chosen = [tool for tool in functions if tool.name in wanted]
+    chosen_hosted = [tool for tool in hosted if tool.kind in wanted - known]
+    if choice.mode == "required" and chosen and not chosen_hosted:
+        return Selection(functions, (), choice)
+    return Selection(chosen, chosen_hosted, choice)
+
+
+def _check_names(functions: Sequence[Declared]) -> None:
+    seen: set[str] = set()
+    for tool in functions:
+        if tool.name in seen:
+            raise InvalidRequestError(
+                f"Tool names must be unique; {tool.name[:64]!r} occurs twice.",
+                param=tool.path or "tools",
+            )
+        seen.add(tool.name)
+
+
+def _check_combination(combined: bool, context: Context) -> None:
+    profile, output = context.profile, context.request.output
+    if combined and profile.builtin_with_functions == "no":
+        raise InvalidRequestError(
+            "This model cannot use functions together with tools that the service runs "
+            "(web search, code execution, ...).",
+            code="unsupported_value",
+            param="tools",
+        )
+    if output is not None and not profile.tools_with_json:
+        raise InvalidRequestError(
+            "This model cannot answer in a JSON format while tools are given.",
+            code="unsupported_value",
+            param=output.path,
+        )
+
+
+def _declaration(tool: Declared, context: Context) -> FunctionDeclaration:
+    name = context.upstream_name(tool.name)
+    if isinstance(tool, CustomTool):
+        return _schemed(name, _described(tool, context), _FREE_TEXT, tool.path, context)
+    if tool.parameters is None or bytes(tool.parameters) == b"null":
+        return FunctionDeclaration(name, tool.description)
+    return _schemed(name, tool.description, tool.parameters, tool.path, context)
+
+
+def _schemed(
+    name: str, description: str | None, schema: Raw, path: str, context: Context
+) -> FunctionDeclaration:
+    where = f"{path}.parameters"
+    if context.profile.json_schema:
+        prepared = prepare(bytes(schema), where, context.notes)
+        return FunctionDeclaration(name, description, parameters_json_schema=prepared)
+    return FunctionDeclaration(name, description, parameters=compiled(schema, where, context))
+
+
+def compiled(schema: Raw, path: str, context: Context) -> Raw:
+    """Compile a schema for a model without the JSON Schema fields, and note what was lost."""
+    value, losses = to_openapi(bytes(schema), path)
+    for loss in losses:
+        context.notes.dropped(loss.path, loss.reason, inert=loss.inert)
+    return Raw(msgspec.json.encode(value))
+
+
+def _described(tool: CustomTool, context: Context) -> str | None:
+    """Describe a free-text tool, its grammar included, since nothing upstream enforces one."""
+    if not tool.grammar:
+        return tool.description
+    context.notes.approximated(tool.path, "the grammar is described to the model, not enforced")
+    rule = f"The input must match this {tool.syntax or 'lark'} grammar:\n{tool.grammar}"
+    return f"{tool.description}\n\n{rule}" if tool.description else rule
+
+
+def _config(selection: Selection, combined: bool, context: Context) -> ToolConfig | None:
+    circulates = combined and context.profile.builtin_with_functions == "flag"
+    calling = _calling(selection, combined, context) if selection.functions else None
+    if not selection.functions and selection.choice and selection.choice.mode == "required":
+        context.notes.approximated(
+            selection.choice.path, "the use of a tool that the service runs cannot be required"
+        )
+    if context.request.parallel_tool_calls is False and selection.functions:
+        context.notes.approximated(
+            context.request.spelled("parallel_tool_calls"), "parallel calls cannot be switched off"
+        )
+    if calling is None and not circulates:
+        return None
+    return ToolConfig(
+        function_calling_config=calling,
+        include_server_side_tool_invocations=True if circulates else None,
+    )
+
+
+def _calling(
+    selection: Selection, combined: bool, context: Context
+) -> FunctionCallingConfig | None:
+    choice = selection.choice
+    match choice.mode if choice else "auto":
+        case "none":
+            return FunctionCallingConfig("NONE")
+        case "required" if choice and not (choice.names and selection.hosted):
+            names = tuple([context.upstream_name(name) for name in choice.names])
+            return FunctionCallingConfig("ANY", names)
+        case "required" if choice:
+            context.notes.approximated(
+                choice.path, "functions and tools that the service runs cannot be required together"
+            )
+        case _:
+            pass
+    mode = _automatic(selection, combined, context)
+    return None if mode is None else FunctionCallingConfig(mode)
+
+
+def _automatic(selection: Selection, combined: bool, context: Context) -> Mode | None:
+    """Choose between AUTO, which is the default and not sent, and VALIDATED."""
+    strict = [
+        tool for tool in selection.functions if isinstance(tool, FunctionTool) and tool.strict
+    ]
+    if (strict or combined) and context.profile.validated_mode:
+        return "VALIDATED"
+    for tool in strict:
+        context.notes.approximated(f"{tool.path}.strict", "this model does not enforce schemas")
+    explicit = selection.choice is not None and selection.choice.mode == "auto"
+    return "AUTO" if explicit else None
