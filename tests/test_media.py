@@ -6,6 +6,7 @@ import base64
 import io
 import time
 import wave
+from urllib.parse import unquote_to_bytes
 
 import pytest
 from hypothesis import given
@@ -67,6 +68,7 @@ def test_data_uri(uri: str, mime: str, data: str) -> None:
         ("data:image/png;base64,é", "invalid"),
         ("data:image/png;base64", "malformed"),
         ("data:image/png,", "no data"),
+        ("data:," + "%" * 1_000_000, "not percent-encoded"),
         ("data:;base64,AAAA", "no media type"),
         ("data:what;base64,AAAA", "no media type"),
         ("data:a/b\r\nX: y;base64,AAAA", "no media type"),
@@ -88,6 +90,14 @@ def test_every_spelling_of_base64_is_normalised(
         spelt = spelt.rstrip("=") + padding
     spelt = spelt[:gap] + " \r\n\t" + spelt[gap:]
     assert media.normalise(spelt, FILE) == b64(data)
+
+
+@given(st.text("%4aAgG=_ \r\n\t.é", min_size=1))
+def test_percent_encoding_is_undone_as_the_standard_library_does(text: str) -> None:
+    assert media.parse_data_uri(f"data:,{text}!", FILE) == (
+        "text/plain",
+        b64(unquote_to_bytes(text + "!")),
+    )
 
 
 def test_percent_encoded_base64_is_normalised() -> None:
