@@ -1,0 +1,71 @@
+"""The application: settings in, a Starlette app out.
+
+One rule: Starlette gives the lifespan and the mount, nothing on the way of a request; the gate wraps
+everything, and what requests share (connections, pool, cache) is made here and closed at the end.
+"""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+
+from starlette.applications import Starlette
+from starlette.middleware import Middleware
+from starlette.routing import Mount
+
+from oaicompat.models import PRESETS, ModelMap
+from oaicompat_server.auth import Gate, plan_access
+from oaicompat_server.config import Config, ConfigError
+from oaicompat_server.credentials import Credential, Pool
+from oaicompat_server.listing import ModelList
+from oaicompat_server.relay import Relay
+from oaicompat_server.routes import Router
+from oaicompat_server.upstream import Upstream
+
+_GC_THRESHOLD = 50_000
+
+
+def model_map(config: Config) -> ModelMap:
+    """Return the mapping of model names that the settings describe; raises `ConfigError`."""
+    settings = config.models
+    preset: Mapping[str, str] = {}
+    if settings.preset:
+        if settings.preset not in PRESETS:
+            raise ConfigError(
+                f"models.preset: unknown preset {settings.preset!r}; valid are {', '.join(PRESETS)}"
+            )
+        preset = PRESETS[settings.preset]
+    return ModelMap({**preset, **settings.aliases}, settings.default or None, settings.builtin)
+
+
+def create_app(config: Config, *, tune: bool = True) -> Starlette:
+    """Build the gateway for these settings; raises `ConfigError` for a start that would be unsafe.
+
+    `app.state.relay` gives the shared parts. `tune` freezes the garbage collector's view of what was loaded
+    by then, which suits a process that only serves.
+    """
+    access = plan_access(config)
+    upstream = Upstream(config.upstream)
+    pool = Pool([Credential.of(entry) for entry in config.credentials])
+    models = model_map(config)
+    relay = Relay(config, upstream, pool, models)
+    listing = ModelList(config, upstream, pool, models, relay.target)
+
+    @asynccontextmanager
+    async def lifespan(app: Starlette) -> AsyncIterator[None]:
+        upstream.secure()
+        if tune:
+            gc.collect()
+            gc.freeze()
+            gc.set_threshold(_GC_THRESHOLD, 20, 20)
+        yield
+        await upstream.aclose()
+
+    app = Starlette(
+        routes=[Mount("/", app=Router(relay, listing))],
+        middleware=[Middleware(Gate, access=access)],
+        lifespan=lifespan,
+    )
+    app.state.relay = relay
+    return app

@@ -1,0 +1,96 @@
+"""Reading a request's body: content type, coding, size and time are checked before and while it comes.
+
+One rule: a body is refused as soon as it is known to be wrong, from its headers if they say so, and never
+held beyond the cap; a slow sender is timed by what it has sent so far.
+"""
+
+from __future__ import annotations
+
+import time
+
+from oaicompat.errors import InvalidRequestError, OaicompatError
+from oaicompat_server.framing import Headers, Message, Receive
+
+_GRACE_SECONDS = 60.0
+_SLOWEST = 100_000.0
+_UNPARSABLE = (
+    "We could not parse the JSON body of your request. (HINT: This likely means you aren't using your HTTP "
+    "library correctly. The OpenAI API expects a JSON payload, but what was sent was not valid JSON.)"
+)
+
+
+class ClientLeft(Exception):
+    """The client closed the connection before its body was complete; there is nobody to answer."""
+
+
+def find_header(headers: Headers, name: bytes) -> bytes | None:
+    """Return the first value of a header (lower-case name), or None."""
+    return next((value for key, value in headers if key == name), None)
+
+
+def has_body(headers: Headers) -> bool:
+    """Tell whether the headers announce a body."""
+    length = find_header(headers, b"content-length")
+    return find_header(headers, b"transfer-encoding") is not None or (
+        length is not None and length.strip(b"0 ") != b""
+    )
+
+
+def check_headers(headers: Headers, limit: int) -> None:
+    """Raise the 415 or 413 that the headers of a JSON request already earn."""
+    coding = find_header(headers, b"content-encoding")
+    if coding is not None and coding.strip().lower() not in (b"", b"identity"):
+        raise InvalidRequestError("Compressed request bodies are not accepted.", status=415)
+    kind = (find_header(headers, b"content-type") or b"").partition(b";")[0].strip().lower()
+    if kind != b"application/json" and not (
+        kind.startswith(b"application/") and kind.endswith(b"+json")
+    ):
+        raise InvalidRequestError("Content-Type must be application/json.", status=415)
+    length = find_header(headers, b"content-length")
+    if length is not None and length.isdigit() and int(length) > limit:
+        raise _too_large(limit)
+
+
+async def read_body(headers: Headers, receive: Receive, limit: int) -> bytes:
+    """Return the whole body of a JSON request, at most `limit` bytes.
+
+    Raises `InvalidRequestError` (400, 408, 413, 415) and `ClientLeft`.
+    """
+    check_headers(headers, limit)
+    message = await receive()
+    if message["type"] == "http.request" and not message.get("more_body"):
+        body: bytes = message.get("body", b"")
+    else:
+        body = await _read_on(message, receive, limit)
+    if len(body) > limit:
+        raise _too_large(limit)
+    if not body.strip():
+        raise InvalidRequestError(_UNPARSABLE)
+    return body
+
+
+async def _read_on(message: Message, receive: Receive, limit: int) -> bytes:
+    started = time.monotonic()
+    pieces: list[bytes] = []
+    size = 0
+    while True:
+        if message["type"] != "http.request":
+            raise ClientLeft
+        piece: bytes = message.get("body", b"")
+        pieces.append(piece)
+        size += len(piece)
+        if size > limit:
+            raise _too_large(limit)
+        if not message.get("more_body"):
+            return b"".join(pieces)
+        if time.monotonic() - started > _GRACE_SECONDS + size / _SLOWEST:
+            raise InvalidRequestError("The request body did not arrive in time.", status=408)
+        message = await receive()
+
+
+def _too_large(limit: int) -> OaicompatError:
+    return InvalidRequestError(
+        f"The request body is larger than the limit of {limit} bytes.",
+        status=413,
+        code="request_too_large",
+    )

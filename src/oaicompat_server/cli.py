@@ -1,0 +1,252 @@
+"""The command `oaicompat`: serve, check, simulate, models, explain.
+
+One rule: what can be wrong before serving is said in one line on stderr with exit status 2, never as a
+traceback; what a command finds goes to stdout.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import logging
+import socket
+import sys
+from collections.abc import Awaitable, Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import msgspec
+from msgspec import structs
+
+from oaicompat.errors import OaicompatError
+from oaicompat.exchange import Exchange
+from oaicompat.providers.gemini.endpoints import Target
+from oaicompat_server.app import create_app, model_map
+from oaicompat_server.auth import is_loopback, plan_access
+from oaicompat_server.config import Config, ConfigError, CredentialSettings, Loaded, load
+from oaicompat_server.credentials import Credential
+from oaicompat_server.listing import fetch_models
+from oaicompat_server.logs import set_up
+from oaicompat_server.secret import Secret
+from oaicompat_server.serving import bind, loop_factory, make_server
+from oaicompat_server.upstream import Upstream
+
+_NO_CREDENTIALS = """no credentials. Three ways to go on:
+  1. export GEMINI_API_KEY=...   (one key, or several separated by commas)
+  2. put [[credentials]] into a settings file and pass it with --config
+  3. oaicompat serve --demo      (a built-in simulator answers; no key, no network)"""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line; return the exit status."""
+    options = _parser().parse_args(arguments)
+    run: Callable[[argparse.Namespace], int] = options.run
+    try:
+        return run(options)
+    except ConfigError as error:
+        print(f"oaicompat: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        return 130
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="oaicompat", description="Serve the OpenAI API on Google Gemini."
+    )
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    serve = _command(commands, "serve", _serve, "run the gateway")
+    serve.add_argument("--host", help="address to listen on (default 127.0.0.1)")
+    serve.add_argument("--port", type=int, help="port to listen on (default 8045)")
+    serve.add_argument("--auth-mode", choices=("auto", "off", "strict", "all_except_health"))
+    serve.add_argument("--insecure", action="store_true", default=None)
+    serve.add_argument("--strict", action="store_true", default=None)
+    serve.add_argument("--base-url", help="upstream scheme://host[:port]")
+    serve.add_argument("--demo", action="store_true", help="answer from the built-in simulator")
+    serve.add_argument("--verbose", action="store_true", help="log more")
+    _command(commands, "check", _check, "validate the settings and try every credential")
+    _command(commands, "models", _models, "print the upstream's models and the mapped names")
+    simulate = _command(commands, "simulate", _simulate, "run the built-in Gemini simulator alone")
+    simulate.add_argument("--port", type=int, default=8046)
+    explain = _command(commands, "explain", _explain, "show what becomes of an OpenAI body")
+    explain.add_argument("file", nargs="?", default="-", help="JSON file, - for stdin")
+    explain.add_argument("--dialect", default="chat")
+    return parser
+
+
+def _command(
+    commands: Any, name: str, run: Callable[[argparse.Namespace], int], summary: str
+) -> argparse.ArgumentParser:
+    command: argparse.ArgumentParser = commands.add_parser(name, help=summary, description=summary)
+    command.add_argument("--config", help="settings file (TOML)")
+    command.set_defaults(run=run)
+    return command
+
+
+def _loaded(options: argparse.Namespace) -> Loaded:
+    flags = {
+        "server.host": getattr(options, "host", None),
+        "server.port": None if options.run is _simulate else getattr(options, "port", None),
+        "auth.mode": getattr(options, "auth_mode", None),
+        "server.insecure": getattr(options, "insecure", None),
+        "request.strict": getattr(options, "strict", None),
+        "upstream.base_url": getattr(options, "base_url", None),
+    }
+    loaded = load(options.config, flags=flags)
+    for warning in loaded.warnings:
+        print(f"oaicompat: warning: {warning}", file=sys.stderr)
+    return loaded
+
+
+def _run(work: Awaitable[int]) -> int:
+    async def awaited() -> int:
+        return await work
+
+    with asyncio.Runner(loop_factory=loop_factory()) as runner:
+        return runner.run(awaited())
+
+
+def _serve(options: argparse.Namespace) -> int:
+    config = _loaded(options).config
+    plan_access(config)
+    if not config.credentials and not options.demo:
+        raise ConfigError(_NO_CREDENTIALS)
+    known = [*config.auth.keys, *(entry.key for entry in config.credentials)]
+    set_up(known, logging.DEBUG if options.verbose else logging.INFO)
+    return _run(_serve_on(bind(config.server.host, config.server.port), config, options.demo))
+
+
+async def _serve_on(listening: socket.socket, config: Config, demo: bool) -> int:
+    simulator = None
+    if demo:
+        from oaicompat_server.simulator import Simulator
+
+        simulator = Simulator(any_model=True)
+        await simulator.start()
+        config = with_upstream(config, simulator.url, "demo")
+    try:
+        server = make_server(create_app(config))
+        print(_welcome(config, listening.getsockname()[1], demo), flush=True)
+        await server.serve(sockets=[listening])
+    finally:
+        if simulator is not None:
+            await simulator.stop()
+    return 0
+
+
+def with_upstream(config: Config, url: str, key: str) -> Config:
+    """Return the settings with one credential, used against the upstream at `url`."""
+    origin = "/".join(url.split("/")[:3])
+    return structs.replace(
+        config,
+        upstream=structs.replace(config.upstream, base_url=origin),
+        credentials=(CredentialSettings(key=Secret(key), label=key),),
+    )
+
+
+def _welcome(config: Config, port: int, demo: bool) -> str:
+    host = config.server.host
+    shown = "127.0.0.1" if is_loopback(host) or host in ("0.0.0.0", "::") else host
+    url = f"http://{shown}:{port}/v1"
+    key = "$OAICOMPAT_API_KEY" if config.auth.keys else "none"
+    lines = [f"oaicompat serves the OpenAI API on {url}"]
+    if demo:
+        lines.append("Demo: a built-in simulator answers; nothing leaves this machine.")
+    body = '{"model": "gpt-4o", "messages": [{"role": "user", "content": "Hello"}]}'
+    lines += [
+        "",
+        f"  curl {url}/chat/completions -H 'Content-Type: application/json' \\",
+        f"    -H \"Authorization: Bearer {key}\" -d '{body}'",
+        "",
+        f"  export OPENAI_BASE_URL={url} OPENAI_API_KEY={key}",
+        "",
+    ]
+    return "\n".join(lines)
+
+
+def _check(options: argparse.Namespace) -> int:
+    loaded = _loaded(options)
+    plan_access(loaded.config)
+    model_map(loaded.config)
+    print(f"settings: {loaded.path or 'no file'}: valid")
+    if not loaded.config.credentials:
+        raise ConfigError(_NO_CREDENTIALS)
+    return _run(_check_credentials(loaded.config))
+
+
+async def _check_credentials(config: Config) -> int:
+    upstream = Upstream(config.upstream)
+    failed = 0
+    for entry in config.credentials:
+        credential = Credential.of(entry)
+        try:
+            found = await fetch_models(upstream, _target(config, credential), credential)
+            print(f"credential {credential.account}: works ({len(found)} models)")
+        except OaicompatError as error:
+            failed += 1
+            print(f"credential {credential.account}: fails: {error.message}")
+    await upstream.aclose()
+    return 1 if failed else 0
+
+
+def _target(config: Config, credential: Credential) -> Target:
+    return Target(base_url=credential.base_url or config.upstream.base_url)
+
+
+def _models(options: argparse.Namespace) -> int:
+    config = _loaded(options).config
+    for name, target in config.models.aliases.items():
+        print(f"{name} -> {target}")
+    if not config.credentials:
+        raise ConfigError(_NO_CREDENTIALS)
+    return _run(_print_models(config))
+
+
+async def _print_models(config: Config) -> int:
+    upstream = Upstream(config.upstream)
+    credential = Credential.of(config.credentials[0])
+    try:
+        for name in sorted(await fetch_models(upstream, _target(config, credential), credential)):
+            print(name)
+    except OaicompatError as error:
+        raise ConfigError(f"the model list cannot be read: {error.message}") from None
+    finally:
+        await upstream.aclose()
+    return 0
+
+
+def _simulate(options: argparse.Namespace) -> int:
+    from oaicompat_server.simulator import serve
+
+    bind("127.0.0.1", options.port).close()
+    print(f"the simulator answers on http://127.0.0.1:{options.port}", flush=True)
+
+    async def run() -> int:
+        await serve("127.0.0.1", options.port)
+        return 0
+
+    return _run(run())
+
+
+def _explain(options: argparse.Namespace) -> int:
+    config = _loaded(options).config
+    try:
+        data = sys.stdin.buffer.read() if options.file == "-" else Path(options.file).read_bytes()
+    except OSError as error:
+        raise ConfigError(f"{options.file}: {error.strerror}") from None
+    try:
+        exchange = Exchange(options.dialect, data, models=model_map(config))
+        for call in exchange.calls():
+            request = exchange.begin_attempt(call, Target(base_url=config.upstream.base_url))
+            print(f"model: {exchange.requested_model} -> {call.model}")
+            print(f"{request.method} {request.url}")
+            print(msgspec.json.format(request.body, indent=2).decode("utf-8"))
+    except OaicompatError as error:
+        raise ConfigError(f"refused with {error.status}: {error.message}") from None
+    for note in exchange.notes:
+        print(f"note: {note.path}: {note.action}: {note.reason}")
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,391 @@
+"""The gateway's settings: what they are called, their defaults, and how three sources merge into one value.
+
+One rule: a setting that cannot be honoured stops the start with its place and the nearest valid name;
+nothing is ignored. Priority rises from file over environment to flags. Nothing here opens a socket.
+"""
+
+from __future__ import annotations
+
+import difflib
+import os
+import re
+import stat
+import sys
+import tomllib
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
+
+import msgspec
+from msgspec import Meta, Struct, structs
+
+from oaicompat_server.secret import Secret
+
+AuthMode = Literal["auto", "off", "strict", "all_except_health"]
+Seconds = Annotated[float, Meta(gt=0)]
+Count = Annotated[int, Meta(ge=1)]
+
+
+class ConfigError(Exception):
+    """A setting that cannot be honoured; the text is for the person who wrote it and holds no secret."""
+
+
+class _Section(Struct, frozen=True, forbid_unknown_fields=True):
+    """A table of the file."""
+
+
+class ServerSettings(_Section, frozen=True):
+    """`[server]`: where to listen and how much to take."""
+
+    host: str = "127.0.0.1"
+    port: Annotated[int, Meta(ge=0, le=65535)] = 8045
+    max_in_flight: Count = 2048
+    queue: Annotated[int, Meta(ge=0)] = 256
+    queue_wait: Seconds = 2.0
+    body_limit: Count = 110 * 1024 * 1024
+    check_hosts: bool = True
+    allowed_hosts: tuple[str, ...] = ()
+    allowed_origins: tuple[str, ...] = ()
+    insecure: bool = False
+
+
+class AuthSettings(_Section, frozen=True):
+    """`[auth]`: who may call."""
+
+    mode: AuthMode = "auto"
+    keys: tuple[Secret, ...] = ()
+
+
+class UpstreamSettings(_Section, frozen=True):
+    """`[upstream]`: whom to call, how long to wait (seconds), how often to try."""
+
+    base_url: str = ""
+    connect_timeout: Seconds = 5.0
+    first_byte_timeout: Seconds = 300.0
+    idle_timeout: Seconds = 120.0
+    total_timeout: Seconds = 600.0
+    total_timeout_stream: Seconds = 3600.0
+    attempts: Annotated[int, Meta(ge=1, le=3)] = 3
+    max_idle: Annotated[int, Meta(ge=0)] = 64
+    idle_expiry: Seconds = 60.0
+
+
+class ModelSettings(_Section, frozen=True):
+    """`[models]`: which name calls which model, and what the list shows."""
+
+    aliases: dict[str, str] = {}
+    default: str = ""
+    preset: str = ""
+    builtin: bool = True
+    list_upstream: bool = True
+
+
+class HeaderSettings(_Section, frozen=True):
+    """`[headers]`: what replies tell about themselves."""
+
+    account: bool = True
+    notes: bool = True
+
+
+class RequestSettings(_Section, frozen=True):
+    """`[request]`: how requests are taken."""
+
+    strict: bool = False
+
+
+class AnswerSettings(_Section, frozen=True):
+    """`[answer]`: how answers are dressed where OpenAI's wire leaves a choice."""
+
+    images: Literal["list", "markdown"] = "list"
+    code: Literal["carrier", "fenced"] = "carrier"
+    thoughts: bool | None = None
+    keepalive: Seconds = 15.0
+
+
+class CredentialSettings(_Section, frozen=True):
+    """`[[credentials]]`: one Gemini API key, written here or fetched from a variable or a file."""
+
+    key: Secret = Secret("")
+    key_env: str = ""
+    key_file: str = ""
+    label: str = ""
+    base_url: str = ""
+
+
+class Config(_Section, frozen=True):
+    """All settings, complete and checked."""
+
+    server: ServerSettings = ServerSettings()
+    auth: AuthSettings = AuthSettings()
+    upstream: UpstreamSettings = UpstreamSettings()
+    models: ModelSettings = ModelSettings()
+    headers: HeaderSettings = HeaderSettings()
+    request: RequestSettings = RequestSettings()
+    answer: AnswerSettings = AnswerSettings()
+    credentials: tuple[CredentialSettings, ...] = ()
+
+
+class Loaded(Struct, frozen=True):
+    """The settings, the file they came from if there was one, and what is worth a warning."""
+
+    config: Config
+    path: Path | None = None
+    warnings: tuple[str, ...] = ()
+
+
+SHORT_NAMES: Mapping[str, str] = {
+    "HOST": "server.host",
+    "PORT": "server.port",
+    "AUTH_MODE": "auth.mode",
+    "API_KEY": "auth.keys",
+    "API_KEYS": "auth.keys",
+    "BASE_URL": "upstream.base_url",
+    "STRICT": "request.strict",
+    "CREDENTIALS": "credentials",
+}
+PREFIX = "OAICOMPAT_"
+CONFIG_VARIABLE = "OAICOMPAT_CONFIG"
+KEY_VARIABLES = ("GEMINI_API_KEY", "GOOGLE_API_KEY")
+
+
+def default_path(environ: Mapping[str, str]) -> Path:
+    """Return the place of the settings file on this platform; it need not exist."""
+    if sys.platform == "win32":
+        base = environ.get("APPDATA") or str(Path.home() / "AppData" / "Roaming")
+    else:
+        base = environ.get("XDG_CONFIG_HOME") or str(Path.home() / ".config")
+    return Path(base) / "oaicompat" / "config.toml"
+
+
+def load(
+    path: str | os.PathLike[str] | None = None,
+    *,
+    environ: Mapping[str, str] | None = None,
+    flags: Mapping[str, Any] | None = None,
+) -> Loaded:
+    """Merge file, environment and flags (dotted names to values) into checked settings.
+
+    `path` or `OAICOMPAT_CONFIG` names a file that must exist; the default file is read when it exists.
+    `GEMINI_API_KEY` and `GOOGLE_API_KEY` (one key or several, comma-separated) become credentials when no
+    other source lists any. Raises `ConfigError`.
+    """
+    environ = os.environ if environ is None else environ
+    merged = _Merged()
+    found = _find_file(path, environ)
+    if found is not None:
+        merged.add_table(_read_toml(found), str(found))
+    for name, value in sorted(environ.items()):
+        if name.startswith(PREFIX) and name != CONFIG_VARIABLE:
+            merged.add(_path_of(name), value, f"environment variable {name}")
+    for dotted, value in (flags or {}).items():
+        if value is not None:
+            merged.add(
+                dotted.split("."), value, f"flag --{dotted.split('.')[-1].replace('_', '-')}"
+            )
+    config = merged.convert()
+    warnings = _permission_warnings(found, merged.inline_secret)
+    return Loaded(_with_credentials(config, environ, merged), found, warnings)
+
+
+def _find_file(path: str | os.PathLike[str] | None, environ: Mapping[str, str]) -> Path | None:
+    named = path or environ.get(CONFIG_VARIABLE)
+    if named:
+        if not Path(named).is_file():
+            raise ConfigError(f"settings file {os.fspath(named)}: no such file")
+        return Path(named)
+    default = default_path(environ)
+    return default if default.is_file() else None
+
+
+def _read_toml(path: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(path.read_text("utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(
+            f"settings file {path}: cannot be read ({type(error).__name__})"
+        ) from None
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigError(f"settings file {path}: not valid TOML: {error}") from None
+
+
+def _path_of(name: str) -> list[str]:
+    rest = name[len(PREFIX) :]
+    if rest in SHORT_NAMES:
+        return SHORT_NAMES[rest].split(".")
+    path = rest.lower().split("__")
+    if len(path) == 2 and path[0] != "credentials":
+        return path
+    known = [PREFIX + short for short in SHORT_NAMES]
+    known += [f"{PREFIX}{'__'.join(path).upper()}" for path in _all_paths() if len(path) == 2]
+    raise ConfigError(f"environment variable {name}: unknown setting{_nearest(name, known)}")
+
+
+def _all_paths() -> Iterable[tuple[str, ...]]:
+    for section in structs.fields(Config):
+        struct = _struct_of(section.type)
+        if struct is None or section.name == "credentials":
+            yield (section.name,)
+            continue
+        for field in structs.fields(struct):
+            yield (section.name, field.name)
+
+
+def _struct_of(annotation: Any) -> type[Struct] | None:
+    """Return the struct behind a table's or an array of tables' annotation."""
+    if get_origin(annotation) is tuple:
+        return _struct_of(get_args(annotation)[0])
+    return annotation if isinstance(annotation, type) and issubclass(annotation, Struct) else None
+
+
+def _nearest(name: str, known: Iterable[str]) -> str:
+    names = sorted(known)
+    close = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
+    return f"; did you mean {close[0]!r}?" if close else f"; valid are {', '.join(names)}"
+
+
+class _Merged:
+    """Settings under way, each with the place it came from."""
+
+    def __init__(self) -> None:
+        self.data: dict[str, Any] = {}
+        self.places: dict[str, str] = {}
+        self.inline_secret = False
+
+    def add_table(self, table: Mapping[str, Any], source: str) -> None:
+        _check_keys(table, Config, "", source)
+        for section, value in table.items():
+            if isinstance(value, dict):
+                for key, inner in value.items():
+                    self._set([section, key], inner, source)
+            else:
+                self._set([section], value, source)
+        keys = [entry for entry in table.get("credentials", ()) if "key" in entry]
+        self.inline_secret = bool(keys or table.get("auth", {}).get("keys"))
+
+    def add(self, path: list[str], value: Any, source: str) -> None:
+        nested: Any = value
+        for key in reversed(path):
+            nested = {key: nested}
+        if path != ["credentials"]:
+            _check_keys(nested, Config, "", source)
+        self._set(path, _from_text(path, value), source)
+
+    def _set(self, path: list[str], value: Any, source: str) -> None:
+        target = self.data
+        for key in path[:-1]:
+            target = target.setdefault(key, {})
+        target[path[-1]] = value
+        self.places["$." + ".".join(path)] = source
+
+    def convert(self) -> Config:
+        try:
+            return msgspec.convert(self.data, Config, strict=False, dec_hook=_decode)
+        except msgspec.ValidationError as error:
+            message, _, where = str(error).partition(" - at `")
+            where = where.rstrip("`")
+            raise ConfigError(
+                f"{self.place(where)}: {where[2:] or 'settings'}: {message}"
+            ) from None
+
+    def place(self, where: str) -> str:
+        """Return the source of a setting, by msgspec's path of it."""
+        plain = re.sub(r"\[.*", "", where)
+        return next((place for path, place in self.places.items() if path == plain), "settings")
+
+
+def _check_keys(value: Any, struct: type[Struct], prefix: str, source: str) -> None:
+    if not isinstance(value, dict):
+        raise ConfigError(f"{source}: {prefix.rstrip('.')} must be a table")
+    hints = get_type_hints(struct)
+    for key, inner in value.items():
+        if key not in hints:
+            raise ConfigError(f"{source}: unknown setting {prefix + key!r}{_nearest(key, hints)}")
+        nested = _struct_of(hints[key])
+        if nested is not None:
+            for entry in inner if isinstance(inner, list) else [inner]:
+                _check_keys(entry, nested, f"{prefix}{key}.", source)
+
+
+def _from_text(path: list[str], value: Any) -> Any:
+    """Turn a variable's text into what the setting's type wants: lists by commas, tables as `a=b,c=d`."""
+    if not isinstance(value, str):
+        return value
+    if path == ["credentials"]:
+        return [{"key": key} for key in _split(value)]
+    annotation: Any = Config
+    for key in path:
+        annotation = get_type_hints(annotation)[key]
+    if get_origin(annotation) is tuple:
+        return _split(value)
+    if get_origin(annotation) is dict:
+        return dict(_pair(item) for item in _split(value))
+    return value
+
+
+def _split(text: str) -> list[str]:
+    return [item.strip() for item in text.split(",") if item.strip()]
+
+
+def _pair(item: str) -> tuple[str, str]:
+    name, _, target = item.partition("=")
+    return name.strip(), target.strip()
+
+
+def _decode(wanted: type[Any], value: Any) -> Any:
+    if wanted is Secret and isinstance(value, str):
+        return Secret(value)
+    raise TypeError("Expected `str`")
+
+
+def _with_credentials(config: Config, environ: Mapping[str, str], merged: _Merged) -> Config:
+    found = [
+        _resolved(entry, environ, f"{merged.place('$.credentials')}: credentials[{index}]")
+        for index, entry in enumerate(config.credentials)
+    ]
+    if not found:
+        keys = {
+            key: name for name in reversed(KEY_VARIABLES) for key in _split(environ.get(name, ""))
+        }
+        found = [
+            CredentialSettings(key=_secret(key, f"environment variable {name}"))
+            for key, name in keys.items()
+        ]
+    return structs.replace(config, credentials=tuple(found))
+
+
+def _resolved(
+    entry: CredentialSettings, environ: Mapping[str, str], place: str
+) -> CredentialSettings:
+    given = [name for name in ("key", "key_env", "key_file") if getattr(entry, name)]
+    if len(given) != 1:
+        raise ConfigError(f"{place}: exactly one of key, key_env and key_file is needed")
+    if entry.key:
+        return entry
+    if entry.key_env:
+        text = environ.get(entry.key_env, "")
+        if not text.strip():
+            raise ConfigError(f"{place}: environment variable {entry.key_env} is not set")
+    else:
+        try:
+            text = Path(entry.key_file).expanduser().read_text("utf-8")
+        except (OSError, UnicodeDecodeError):
+            raise ConfigError(f"{place}: key_file {entry.key_file} cannot be read") from None
+        if not text.strip():
+            raise ConfigError(f"{place}: key_file {entry.key_file} is empty")
+    return structs.replace(entry, key=_secret(text, place))
+
+
+def _secret(text: str, place: str) -> Secret:
+    try:
+        return Secret(text)
+    except ValueError as error:
+        raise ConfigError(f"{place}: {error}") from None
+
+
+def _permission_warnings(path: Path | None, inline_secret: bool) -> tuple[str, ...]:
+    if path is None or not inline_secret or sys.platform == "win32":
+        return ()
+    mode = stat.S_IMODE(path.stat().st_mode)
+    if mode & 0o077:
+        return (f"settings file {path} holds secrets and others can read it: chmod 600 {path}",)
+    return ()

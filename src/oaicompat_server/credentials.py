@@ -1,0 +1,125 @@
+"""The credential pool: which key serves the next attempt, and which ones rest.
+
+One rule: the pool is a state machine without a clock; every method is told the time in seconds. A cooldown
+belongs to one credential and one model, because quotas do; a refused key is out until the settings are
+loaded again. The key itself stays inside its `Secret`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+
+from msgspec import Struct
+
+from oaicompat.errors import UpstreamError
+from oaicompat_server.config import CredentialSettings
+from oaicompat_server.secret import Secret
+
+_FOREVER = float("inf")
+_COOLING = frozenset({"rate", "quota", "overload"})
+_REFUSED = frozenset({"credential", "permission"})
+_STEPS = {
+    "rate": (5.0, 15.0, 30.0, 60.0),
+    "quota": (60.0, 300.0, 1800.0, 3600.0),
+    "overload": (2.0, 5.0, 15.0, 30.0),
+}
+_LONGEST = 24 * 3600.0
+_MOST_CELLS = 4096
+
+
+class Credential(Struct, frozen=True):
+    """One key and where it is used; `base_url` is empty for the configured default."""
+
+    secret: Secret
+    label: str = ""
+    base_url: str = ""
+
+    @property
+    def account(self) -> str:
+        """Return the name shown in `X-Account-Email`: the label, else a fingerprint of the key."""
+        return self.label or f"key-{self.secret.fingerprint()}"
+
+    @classmethod
+    def of(cls, settings: CredentialSettings) -> Credential:
+        """Return the credential that a settings entry describes."""
+        return cls(settings.key, settings.label, settings.base_url)
+
+
+class _Cell:
+    """What is known about one credential on one model."""
+
+    __slots__ = ("failures", "until")
+
+    def __init__(self) -> None:
+        self.until = 0.0
+        self.failures = 0
+
+
+class Pool:
+    """Hands out credentials in turn and remembers what became of them."""
+
+    def __init__(self, credentials: Sequence[Credential]) -> None:
+        self._credentials = tuple(dict.fromkeys(credentials))
+        self._next = 0
+        self._cells: dict[tuple[Credential, str], _Cell] = {}
+        self._refused: set[Credential] = set()
+
+    @property
+    def credentials(self) -> tuple[Credential, ...]:
+        """Return every credential, usable or not."""
+        return self._credentials
+
+    @property
+    def all_refused(self) -> bool:
+        """Tell whether every credential was refused as invalid: waiting does not help."""
+        return len(self._refused) == len(self._credentials)
+
+    def lease(
+        self, now: float, model: str, exclude: Collection[Credential] = ()
+    ) -> Credential | None:
+        """Return the next usable credential for `model` in turn, or None."""
+        count = len(self._credentials)
+        for step in range(count):
+            index = (self._next + step) % count
+            credential = self._credentials[index]
+            if credential not in exclude and self._ready_at(credential, model) <= now:
+                self._next = (index + 1) % count
+                return credential
+        return None
+
+    def report(
+        self, credential: Credential, now: float, model: str, error: UpstreamError | None = None
+    ) -> None:
+        """Take the outcome of an attempt: None for success, else the error whose `cause` decides."""
+        if error is None:
+            self._cells.pop((credential, model), None)
+        elif error.cause in _REFUSED:
+            self._refused.add(credential)
+        elif error.cause in _COOLING:
+            cell = self._cell(credential, now, model)
+            steps = _STEPS[error.cause]
+            wait = error.retry_after
+            if wait is None or wait != wait:
+                wait = steps[min(cell.failures, len(steps) - 1)]
+            cell.failures += 1
+            cell.until = max(cell.until, now + min(max(wait, 0.0), _LONGEST))
+
+    def earliest(self, now: float, model: str) -> float | None:
+        """Return how many seconds until some credential is usable for `model`; None: never."""
+        ready = min(
+            (self._ready_at(credential, model) for credential in self._credentials),
+            default=_FOREVER,
+        )
+        return None if ready == _FOREVER else max(0.0, ready - now)
+
+    def _cell(self, credential: Credential, now: float, model: str) -> _Cell:
+        """Return the cell, dropping cells that are over when clients invent too many model names."""
+        if len(self._cells) >= _MOST_CELLS:
+            self._cells = {key: cell for key, cell in self._cells.items() if cell.until > now}
+        return self._cells.setdefault((credential, model), _Cell())
+
+    def _ready_at(self, credential: Credential, model: str) -> float:
+        if credential in self._refused:
+            return _FOREVER
+        cell = self._cells.get((credential, model))
+        return cell.until if cell else 0.0

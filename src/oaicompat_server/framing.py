@@ -1,0 +1,182 @@
+"""Replies as ASGI messages: whole bodies, SSE streams, errors, and headers that are safe to send.
+
+One rule: a frame is never split across writes, and all frames of one upstream read go out in one write.
+Header values are percent-encoded and capped here, so that no model name or label can break a reply.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Awaitable, Callable, Iterable, MutableMapping
+from typing import Any
+
+import anyio
+import msgspec
+
+from oaicompat import sse
+from oaicompat.errors import OaicompatError
+from oaicompat.events import Frame
+from oaicompat.notes import Note
+
+Message = MutableMapping[str, Any]
+Scope = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
+Headers = list[tuple[bytes, bytes]]
+
+JSON_TYPE = (b"content-type", b"application/json")
+CLOSE = (b"connection", b"close")
+STREAM_HEADERS: Headers = [
+    (b"content-type", b"text/event-stream; charset=utf-8"),
+    (b"cache-control", b"no-cache"),
+    (b"x-accel-buffering", b"no"),
+]
+OWN_HEADERS = (
+    b"x-request-id, openai-processing-ms, openai-version, x-mapped-model, x-account-email, "
+    b"x-oaicompat-notes, retry-after, x-should-retry"
+)
+_HEADER_CAP = 256
+_NOTES_CAP = 1024
+_LINGER_BYTES = 256 * 1024
+_LINGER_SECONDS = 0.5
+_CHECKPOINT_EVERY = 16
+
+
+def error_body(error: OaicompatError) -> bytes:
+    """Encode an error as OpenAI's error object, all four keys present (openai-wire section 8)."""
+    return msgspec.json.encode(
+        {
+            "error": {
+                "message": error.message,
+                "type": error.type,
+                "param": error.param,
+                "code": error.code,
+            }
+        }
+    )
+
+
+def header_value(text: str, cap: int = _HEADER_CAP) -> bytes:
+    """Return `text` with all but 0x21-0x7E percent-encoded, cut between characters at `cap` bytes."""
+    pieces: list[str] = []
+    length = 0
+    for character in text[:cap]:
+        if "\x21" <= character <= "\x7e" and character != "%":
+            piece = character
+        else:
+            piece = "".join(f"%{byte:02X}" for byte in character.encode("utf-8", "surrogatepass"))
+        length += len(piece)
+        if length > cap:
+            break
+        pieces.append(piece)
+    return "".join(pieces).encode("ascii")
+
+
+def notes_header(notes: Iterable[Note]) -> bytes:
+    """Return the notes on one request as `path=action; path=action`, whole entries only, at most 1 KiB."""
+    entries: list[bytes] = []
+    length = 0
+    for note in notes:
+        entry = header_value(note.path.replace(";", "%3B")) + b"=" + note.action.encode("ascii")
+        length += len(entry) + 2
+        if length > _NOTES_CAP:
+            break
+        entries.append(entry)
+    return b"; ".join(dict.fromkeys(entries))
+
+
+def retry_headers(error: OaicompatError) -> Headers:
+    """Return `Retry-After` (whole seconds, rounded up) and `x-should-retry` as the error asks."""
+    headers: Headers = []
+    if error.retry_after is not None and math.isfinite(error.retry_after):
+        headers.append((b"retry-after", b"%d" % max(1, math.ceil(error.retry_after))))
+    if error.should_retry is not None:
+        headers.append((b"x-should-retry", b"true" if error.should_retry else b"false"))
+    return headers
+
+
+async def send_body(send: Send, status: int, headers: Headers, body: bytes) -> None:
+    """Send one whole reply."""
+    headers = [*headers, (b"content-length", b"%d" % len(body))]
+    await send({"type": "http.response.start", "status": status, "headers": headers})
+    await send({"type": "http.response.body", "body": body, "more_body": False})
+
+
+async def refuse(
+    receive: Receive, send: Send, error: OaicompatError, headers: Headers | None = None
+) -> None:
+    """Answer with an error although the request's body was not read, and close the connection.
+
+    The reply goes out whole first; then at most 256 KiB or half a second of the body are read and dropped,
+    because a close with unread bytes would reset the connection and lose the reply.
+    """
+    body = error_body(error)
+    head = [JSON_TYPE, CLOSE, *retry_headers(error), *(headers or ())]
+    head.append((b"content-length", b"%d" % len(body)))
+    await send({"type": "http.response.start", "status": error.status, "headers": head})
+    await send({"type": "http.response.body", "body": body, "more_body": True})
+    with anyio.move_on_after(_LINGER_SECONDS):
+        dropped = 0
+        while dropped < _LINGER_BYTES:
+            message = await receive()
+            if message["type"] != "http.request" or not message.get("more_body"):
+                break
+            dropped += len(message.get("body", b""))
+    await send({"type": "http.response.body", "body": b"", "more_body": False})
+
+
+class Answer:
+    """Writes the reply to one request: holds the headers back until the first frame, then frames as asked."""
+
+    def __init__(self, send: Send, streaming: bool, headers: Callable[[], Headers]) -> None:
+        self._send = send
+        self._streaming = streaming
+        self._headers = headers
+        self._writes = 0
+        self.started = False
+        self.ended = False
+
+    async def write(self, frames: Iterable[Frame]) -> None:
+        """Send frames in one write; of an answer that is not streamed, the one frame is the whole body."""
+        data = b"".join(map(framed, frames)) if self._streaming else b""
+        if not self._streaming:
+            for frame in frames:
+                self.started = self.ended = True
+                await send_body(self._send, 200, [JSON_TYPE, *self._headers()], frame.data)
+        elif data:
+            await self._start()
+            await self._send({"type": "http.response.body", "body": data, "more_body": True})
+            self._writes += 1
+            if self._writes % _CHECKPOINT_EVERY == 0:
+                await anyio.lowlevel.checkpoint()
+
+    async def _start(self) -> None:
+        if not self.started:
+            self.started = True
+            headers = STREAM_HEADERS + self._headers()
+            await self._send({"type": "http.response.start", "status": 200, "headers": headers})
+
+    async def end(self) -> None:
+        """End a streamed reply; a whole one has ended with its body."""
+        if not self.ended:
+            self.ended = True
+            await self._start()
+            await self._send({"type": "http.response.body", "body": b"", "more_body": False})
+
+    async def fail(self, error: OaicompatError, frames: Iterable[Frame]) -> None:
+        """Send an error: as an HTTP reply before the headers are out, in-band after that."""
+        if self.started:
+            await self.write(frames)
+            await self.end()
+            return
+        self.started = self.ended = True
+        body = b"".join(frame.data for frame in frames) or error_body(error)
+        headers = [JSON_TYPE, *retry_headers(error), *self._headers()]
+        await send_body(self._send, error.status, headers, body)
+
+
+def framed(frame: Frame) -> bytes:
+    """Return a frame as Server-Sent Events."""
+    if not frame.name and frame.data.startswith(b":"):
+        return sse.comment(frame.data[1:].decode("utf-8", "replace").strip())
+    return sse.encode(frame.data, frame.name or None)

@@ -1,0 +1,286 @@
+"""The server protocol with the deadlines and caps that uvicorn's own lacks.
+
+One rule: nothing a client does or leaves undone holds a connection for ever. Headers, body and reading of the
+answer each have a deadline (one timer at a time, re-armed lazily), and headers, connections and tiny chunks a
+cap; what httptools lets through but no honest client sends is answered with 400 (reliability 4.4 and 4.5).
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any, ClassVar
+
+import httptools
+from msgspec import Struct
+from uvicorn.protocols.http.flow_control import HIGH_WATER_LIMIT
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+from oaicompat.errors import InvalidRequestError
+from oaicompat_server.framing import error_body
+
+_REASONS = {400: b"Bad Request", 408: b"Request Timeout", 431: b"Request Header Fields Too Large"}
+
+
+class Limits(Struct, frozen=True):
+    """Deadlines in seconds, sizes in bytes, and counts."""
+
+    header_seconds: float = 10.0
+    header_bytes: int = 64 * 1024
+    header_count: int = 100
+    body_gap_seconds: float = 30.0
+    write_stall_seconds: float = 30.0
+    connections: int = 4096
+    chunks_free: int = 1000
+    chunk_mean: int = 64
+
+
+class _RefusedError(Exception):
+    """Raised in a parser callback to stop the parser; the answer is in `_refusal`."""
+
+
+class GuardedProtocol(HttpToolsProtocol):
+    """uvicorn's httptools protocol under `limits`; `guarded()` makes a class with other limits."""
+
+    limits: ClassVar[Limits] = Limits()
+
+    def __init__(self, *arguments: Any, **named: Any) -> None:
+        super().__init__(*arguments, **named)
+        self._refusal: tuple[int, str] | None = None
+        self._in_head = True
+        self._plain_head = b""
+        self._head_bytes = 0
+        self._head_count = 0
+        self._head_timer: asyncio.TimerHandle | None = None
+        self._body_timer: asyncio.TimerHandle | None = None
+        self._write_timer: asyncio.TimerHandle | None = None
+        self._body_moved = 0.0
+        self._chunks = 0
+        self._chunk_bytes = 0
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        if len(self.connections) > self.limits.connections:
+            transport.abort()
+            return
+        self._arm_head()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        for timer in (self._head_timer, self._body_timer, self._write_timer):
+            if timer is not None:
+                timer.cancel()
+        super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        if self.parser is None or self.transport.is_closing():
+            return
+        if self._in_head:
+            if self._head_timer is None:
+                self._arm_head()
+            self._head_bytes += len(data)
+        self._feed(data)
+        if self._in_head and self._head_bytes > self.limits.header_bytes:
+            self._refuse(431, "The request header is too large.")
+
+    def _feed(self, data: bytes) -> None:
+        self._unset_keepalive_if_required()
+        try:
+            self.parser.feed_data(data)
+        except httptools.HttpParserUpgrade as upgrade:
+            head, self._plain_head = self._plain_head, b""
+            if head:
+                self.parser = httptools.HttpRequestParser(self)
+                self._feed(head + data[upgrade.args[0] :])
+        except httptools.HttpParserError:
+            self.send_400_response("The bytes received are not a valid HTTP request.")
+
+    def _arm_head(self) -> None:
+        self._head_timer = self.loop.call_later(self.limits.header_seconds, self._head_late)
+
+    def _head_late(self) -> None:
+        self._head_timer = None
+        answering = self.cycle is not None and not self.cycle.response_complete
+        if answering:
+            self._arm_head()
+        elif self._in_head and not self.transport.is_closing():
+            self.transport.abort()
+
+    def on_message_begin(self) -> None:
+        super().on_message_begin()
+        self._head_count = 0
+
+    def on_url(self, url: bytes) -> None:
+        super().on_url(url)
+        if len(self.url) > self.limits.header_bytes:
+            self._stop(431, "The request header is too large.")
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        self._head_count += 1
+        if self._head_count > self.limits.header_count:
+            self._stop(431, "The request has too many header fields.")
+        if len(name) + len(value) > self.limits.header_bytes:
+            self._stop(431, "The request header is too large.")
+        super().on_header(name, value)
+
+    def on_headers_complete(self) -> None:
+        reason = self._wrong_head()
+        if reason:
+            self._stop(400, reason)
+        if self.parser.should_upgrade() and not self._wants_websocket():
+            self._plain_head = self._without_upgrade()
+            return
+        self._in_head = False
+        self._head_bytes = 0
+        if self._head_timer is not None:
+            self._head_timer.cancel()
+            self._head_timer = None
+        super().on_headers_complete()
+        if self.parser.should_upgrade():
+            self.cycle.keep_alive = False
+        self._chunks = self._chunk_bytes = 0
+        self._body_moved = self.loop.time()
+        if self._body_timer is None and _has_body(self.headers):
+            self._body_timer = self.loop.call_later(self.limits.body_gap_seconds, self._body_late)
+
+    def _wants_websocket(self) -> bool:
+        return any(
+            name == b"upgrade" and b"websocket" in value.lower() for name, value in self.headers
+        )
+
+    def _without_upgrade(self) -> bytes:
+        """Return the request's head without the offer to upgrade.
+
+        The parser takes the body of such a request for another protocol, yet Java's HTTP client offers `h2c`
+        with every first request; a server that declines has to read it as plain HTTP/1.1.
+        """
+        kept = [
+            name + b": " + value
+            for name, value in self.headers
+            if name not in (b"upgrade", b"connection", b"http2-settings")
+        ]
+        line = b"%s %s HTTP/1.1" % (self.parser.get_method(), self.url)
+        return b"\r\n".join([line, *kept, b"", b""])
+
+    def _wrong_head(self) -> str | None:
+        if self.parser.get_http_version() not in ("1.0", "1.1"):
+            return "Only HTTP/1.1 is served."
+        if not (self.url.startswith(b"/") or self.url == b"*"):
+            return "The request target must be a path."
+        if sum(name == b"host" for name, _ in self.headers) != 1:
+            return "Exactly one Host header is needed."
+        codings = [value for name, value in self.headers if name == b"transfer-encoding"]
+        if codings and [coding.strip().lower() for coding in codings] != [b"chunked"]:
+            return "The only transfer coding understood is chunked."
+        return None
+
+    def on_body(self, body: bytes) -> None:
+        self._chunks += 1
+        self._chunk_bytes += len(body)
+        self._body_moved = self.loop.time()
+        limits = self.limits
+        if self._chunks > limits.chunks_free and (
+            self._chunk_bytes < self._chunks * limits.chunk_mean
+        ):
+            self._stop(400, "The body comes in too many tiny chunks.")
+        super().on_body(body)
+
+    def on_message_complete(self) -> None:
+        if self._plain_head:
+            return
+        self._in_head = True
+        self._head_bytes = 0
+        if self._body_timer is not None:
+            self._body_timer.cancel()
+            self._body_timer = None
+        super().on_message_complete()
+
+    def _body_late(self) -> None:
+        self._body_timer = None
+        if self.transport.is_closing():
+            return
+        now = self.loop.time()
+        if self.flow.read_paused or len(self.cycle.body) > HIGH_WATER_LIMIT:
+            self._body_moved = now
+        wait = self._body_moved + self.limits.body_gap_seconds - now
+        if wait > 0.001:
+            self._body_timer = self.loop.call_later(wait, self._body_late)
+        else:
+            self._refuse(408, "The request body did not arrive in time.")
+
+    def pause_writing(self) -> None:
+        super().pause_writing()
+        if self._write_timer is None:
+            self._write_timer = self.loop.call_later(
+                self.limits.write_stall_seconds, self.transport.abort
+            )
+
+    def resume_writing(self) -> None:
+        super().resume_writing()
+        if self._write_timer is not None:
+            self._write_timer.cancel()
+            self._write_timer = None
+
+    def _stop(self, status: int, message: str) -> None:
+        self._refusal = (status, message)
+        raise _RefusedError(message)
+
+    def _refuse(self, status: int, message: str) -> None:
+        self._refusal = (status, message)
+        self.send_400_response(message)
+
+    def send_400_response(self, msg: str) -> None:
+        """Answer bytes that are not a request, or break a limit, and close.
+
+        An answer that has begun cannot be followed by another one, so that connection is cut.
+        """
+        if self.transport.is_closing():
+            return
+        cycle = self.cycle
+        if cycle is not None and cycle.response_started and not cycle.response_complete:
+            self.transport.abort()
+            return
+        if cycle is not None and not cycle.response_complete:
+            cycle.disconnected = True
+            cycle.message_event.set()
+        status, message = self._refusal or (400, msg)
+        body = error_body(InvalidRequestError(message, status=status))
+        self.transport.write(
+            b"HTTP/1.1 %d %s\r\ncontent-type: application/json\r\ncontent-length: %d\r\n"
+            b"connection: close\r\n\r\n%s" % (status, _REASONS[status], len(body), body)
+        )
+        self.transport.close()
+
+
+def _has_body(headers: list[tuple[bytes, bytes]]) -> bool:
+    return any(
+        name == b"transfer-encoding" or (name == b"content-length" and value.strip(b"0 ") != b"")
+        for name, value in headers
+    )
+
+
+def guarded(limits: Limits) -> type[GuardedProtocol]:
+    """Return a protocol class, as uvicorn's `http` setting takes it, that keeps `limits`."""
+    return type("GuardedProtocol", (GuardedProtocol,), {"limits": limits})
+
+
+def connection_cap() -> int:
+    """Return how many connections the descriptor limit allows, two descriptors each; at most 4096."""
+    try:
+        import resource
+    except ImportError:
+        return 4096
+    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return 4096 if soft == resource.RLIM_INFINITY else max(8, min(4096, (soft - 64) // 2))
+
+
+def raise_descriptor_limit() -> None:
+    """Raise the soft limit of open descriptors to the hard one where the platform has such limits."""
+    try:
+        import resource
+    except ImportError:
+        return
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != hard:
+        try:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+        except (ValueError, OSError):
+            return

@@ -1,0 +1,160 @@
+"""The model list: what the upstream offers, and the names that are mapped onto it.
+
+One rule: the list is kept for five minutes and outlives an upstream that fails; the names of the mapping are
+always there. Ids carry no `models/` prefix, so that what is listed can be sent back as `model`.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from urllib.parse import quote
+
+import anyio
+import msgspec
+from msgspec import Struct
+
+from oaicompat.errors import OaicompatError, UpstreamError, UpstreamProtocolError
+from oaicompat.models import ModelMap
+from oaicompat.providers.gemini.endpoints import Target, models_url
+from oaicompat.providers.gemini.endpoints import headers as endpoint_headers
+from oaicompat.providers.gemini.errors import decode_error
+from oaicompat_server.config import Config
+from oaicompat_server.credentials import Credential, Pool
+from oaicompat_server.upstream import Upstream
+
+_FRESH_SECONDS = 300.0
+_FAILED_SECONDS = 10.0
+_MOST_PAGES = 20
+_CREATED = 1706745600
+
+
+class _Model(Struct):
+    name: str = ""
+    supportedGenerationMethods: list[str] = []
+
+
+class _Page(Struct):
+    models: list[_Model] = []
+    nextPageToken: str = ""
+
+
+class _Get(Struct, frozen=True):
+    """A request without a body, as `Upstream.open` takes it."""
+
+    url: str
+    method: str = "GET"
+    body: bytes = b""
+
+
+async def fetch_models(upstream: Upstream, target: Target, credential: Credential) -> list[str]:
+    """Return the ids of the models that generate content, over all pages; raises `UpstreamError`."""
+    first = models_url(target)
+    lines = endpoint_headers(target, credential.secret.reveal())
+    found: list[str] = []
+    url = first
+    for _ in range(_MOST_PAGES):
+        if url is None:
+            break
+        page = await _fetch_page(upstream, url, lines)
+        found += [
+            model.name.removeprefix("models/")
+            for model in page.models
+            if "generateContent" in model.supportedGenerationMethods
+        ]
+        token = page.nextPageToken
+        url = f"{first}&pageToken={quote(token, safe='')}" if token else None
+    return found
+
+
+async def _fetch_page(upstream: Upstream, url: str, lines: tuple[tuple[str, str], ...]) -> _Page:
+    async with upstream.open(_Get(url), lines) as response:
+        body = b"".join([chunk async for chunk in response])
+    if response.status != 200:
+        raise decode_error(response.status, response.headers, body, model="")
+    try:
+        return msgspec.json.decode(body, type=_Page)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        raise UpstreamProtocolError(
+            "The upstream's model list could not be read.", code="upstream_malformed"
+        ) from None
+
+
+class ModelList:
+    """Answers what models there are."""
+
+    def __init__(
+        self,
+        config: Config,
+        upstream: Upstream,
+        pool: Pool,
+        models: ModelMap,
+        target: Callable[[Credential], Target],
+    ) -> None:
+        self._config = config
+        self._upstream = upstream
+        self._pool = pool
+        self._models = models
+        self._target = target
+        self._known: list[str] = []
+        self._until = 0.0
+        self._failure: UpstreamError | None = None
+        self._lock = anyio.Lock()
+
+    async def entries(self) -> list[dict[str, object]]:
+        """Return the list's entries, sorted by id: the upstream's models, then the names mapped onto them."""
+        offered = await self._offered()
+        names = dict.fromkeys(self._models.aliases(), "oaicompat")
+        names |= dict.fromkeys(offered, "google")
+        return [_entry(name, owner) for name, owner in sorted(names.items())]
+
+    async def entry(self, name: str) -> dict[str, object] | None:
+        """Return one entry, None when there is no such model; raises the failure when that is unknown."""
+        for entry in await self.entries():
+            if entry["id"] == name:
+                return entry
+        mapped = self._models.resolve(name).model
+        if mapped != name and mapped in self._known:
+            return _entry(name, "oaicompat")
+        if self._failure is not None and not self._known:
+            raise self._failure
+        return None
+
+    def detect(self, name: str) -> dict[str, object]:
+        """Return how a model name would be served, without calling the upstream."""
+        mapped = self._models.resolve(name).model
+        image = "-image" in mapped
+        return {
+            "model": name,
+            "mapped_model": mapped,
+            "type": "image_gen" if image else "agent",
+            "features": {"has_web_search": False, "is_image_gen": image},
+        }
+
+    async def _offered(self) -> list[str]:
+        if not self._config.models.list_upstream:
+            return []
+        async with self._lock:
+            now = time.monotonic()
+            if now >= self._until:
+                await self._refresh(now)
+        return self._known
+
+    async def _refresh(self, now: float) -> None:
+        credential = self._pool.lease(now, "")
+        if credential is None:
+            return
+        try:
+            self._known = await fetch_models(self._upstream, self._target(credential), credential)
+        except OaicompatError as error:
+            if isinstance(error, UpstreamError):
+                self._pool.report(credential, now, "", error)
+                self._failure = error
+            self._until = now + _FAILED_SECONDS
+        else:
+            self._failure = None
+            self._until = now + _FRESH_SECONDS
+
+
+def _entry(name: str, owner: str) -> dict[str, object]:
+    return {"id": name, "object": "model", "created": _CREATED, "owned_by": owner}

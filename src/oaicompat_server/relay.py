@@ -1,0 +1,276 @@
+"""Drives one exchange for one request: admission, credential, upstream, retries, the client's leaving.
+
+One rule: until the first frame is written everything can be tried again; afterwards nothing is, and a
+failure is told in-band. One task owns the work, another watches the client; whichever ends first cancels
+the other, and cancellation closes the upstream connection before the credential is used again.
+"""
+
+from __future__ import annotations
+
+import logging
+import random
+import secrets
+import time
+from collections.abc import Iterable
+
+import anyio
+import anyio.abc
+import anyio.to_thread
+from msgspec import Struct
+
+from oaicompat.dialects import AnswerOptions
+from oaicompat.errors import OaicompatError, UpstreamError
+from oaicompat.events import Frame
+from oaicompat.exchange import Call, Exchange, Options
+from oaicompat.models import ModelMap
+from oaicompat.providers.gemini.context import EncodeOptions
+from oaicompat.providers.gemini.endpoints import Target
+from oaicompat.providers.gemini.endpoints import headers as endpoint_headers
+from oaicompat.retry import RetryPolicy
+from oaicompat_server.admission import Admission
+from oaicompat_server.attempts import Attempts
+from oaicompat_server.config import Config
+from oaicompat_server.credentials import Credential, Pool
+from oaicompat_server.framing import Answer, Headers, Receive, Send, header_value, notes_header
+from oaicompat_server.upstream import BODY_CAP, Upstream
+
+_PARSE_IN_THREAD = 4 * 1024 * 1024
+_PARSERS = 2
+
+logger = logging.getLogger("oaicompat")
+
+
+class Incoming(Struct, frozen=True):
+    """One request whose body has been read; `started` is when it came, on the monotonic clock."""
+
+    dialect: str
+    body: bytes
+    request_id: str
+    started: float
+
+
+class Relay:
+    """Serves requests; owns what they share."""
+
+    def __init__(self, config: Config, upstream: Upstream, pool: Pool, models: ModelMap) -> None:
+        server = config.server
+        self.config = config
+        self.upstream = upstream
+        self.pool = pool
+        self.models = models
+        self.admission = Admission(server.max_in_flight, server.queue, server.queue_wait)
+        self.policy = RetryPolicy(attempts=config.upstream.attempts)
+        self.leases = 0
+        answer = config.answer
+        self._options = Options(
+            answer=AnswerOptions(images=answer.images, code=answer.code),
+            encode=EncodeOptions(thoughts=answer.thoughts),
+        )
+        self._parsers = anyio.CapacityLimiter(_PARSERS)
+
+    async def serve(self, incoming: Incoming, receive: Receive, send: Send) -> None:
+        """Answer one request; returns when the answer is sent, or the client has left."""
+        async with anyio.create_task_group() as group:
+            group.start_soon(_cancel_on_leave, receive, group.cancel_scope)
+            await _Session(self, incoming, send, group).run()
+            group.cancel_scope.cancel()
+
+    def target(self, credential: Credential) -> Target:
+        """Return where this credential is used."""
+        return Target(base_url=credential.base_url or self.config.upstream.base_url)
+
+    async def exchange(self, incoming: Incoming) -> Exchange:
+        """Decode the request, in a thread when it is big; raises `InvalidRequestError`."""
+
+        def build() -> Exchange:
+            return Exchange(
+                incoming.dialect,
+                incoming.body,
+                models=self.models,
+                created=int(time.time()),
+                new_id=_new_id,
+                strict=self.config.request.strict,
+                options=self._options,
+            )
+
+        if len(incoming.body) < _PARSE_IN_THREAD:
+            return build()
+        return await anyio.to_thread.run_sync(build, abandon_on_cancel=True, limiter=self._parsers)
+
+
+class _Session:
+    """The work on one request."""
+
+    def __init__(
+        self, relay: Relay, incoming: Incoming, send: Send, group: anyio.abc.TaskGroup
+    ) -> None:
+        self._relay = relay
+        self._incoming = incoming
+        self._send = send
+        self._group = group
+        self._account = ""
+        self._exchange: Exchange | None = None
+        self._answer = Answer(send, False, self._headers)
+        self._moved = 0.0
+        self._deadline = 0.0
+
+    async def run(self) -> None:
+        """Do the work and answer; nothing but cancellation comes out of here."""
+        try:
+            self._exchange = exchange = await self._relay.exchange(self._incoming)
+            self._answer = Answer(self._send, exchange.streaming, self._headers)
+            async with self._relay.admission:
+                await self._within_deadline(exchange)
+        except OaicompatError as error:
+            await self._fail(error)
+        except Exception:
+            logger.exception(
+                "request %s failed by a fault of the gateway", self._incoming.request_id
+            )
+            await self._fail(internal_error(self._incoming.request_id))
+
+    async def _within_deadline(self, exchange: Exchange) -> None:
+        settings = self._relay.config.upstream
+        total = settings.total_timeout_stream if exchange.streaming else settings.total_timeout
+        self._deadline = time.monotonic() + total
+        with anyio.move_on_after(total) as scope:
+            while calls := exchange.calls():
+                if len(calls) == 1:
+                    await self._call(exchange, calls[0])
+                else:
+                    await self._all(exchange, calls)
+        if scope.cancelled_caught:
+            raise UpstreamError(
+                "The request took longer than allowed.", status=504, cause="network"
+            )
+        await self._answer.end()
+
+    async def _all(self, exchange: Exchange, calls: Iterable[Call]) -> None:
+        """Run several calls at once; the first failure cancels the others and is the answer's."""
+        failures: list[Exception] = []
+
+        async def one(call: Call) -> None:
+            try:
+                await self._call(exchange, call)
+            except Exception as failure:
+                failures.append(failure)
+                group.cancel_scope.cancel()
+
+        async with anyio.create_task_group() as group:
+            for call in calls:
+                group.start_soon(one, call)
+        if failures:
+            raise failures[0]
+
+    async def _call(self, exchange: Exchange, call: Call) -> None:
+        """Run one call to its end, over as many attempts as the rules allow."""
+        relay = self._relay
+        attempts = Attempts(
+            relay.pool, relay.policy, call.model, deadline=self._deadline, jitter=random.random
+        )
+        while True:
+            credential = attempts.next(time.monotonic())
+            try:
+                await self._attempt(exchange, call, credential, attempts.sentinel)
+            except UpstreamError as error:
+                attempts.failed(time.monotonic(), error)
+                if exchange.call_committed(call) or self._answer.ended:
+                    raise
+                delay = attempts.delay(time.monotonic())
+                if delay:
+                    await anyio.sleep(delay)
+            else:
+                attempts.succeeded(time.monotonic())
+                return
+
+    async def _attempt(
+        self, exchange: Exchange, call: Call, credential: Credential, sentinel: bool
+    ) -> None:
+        relay = self._relay
+        target = relay.target(credential)
+        request = exchange.begin_attempt(call, target, sentinel=sentinel)
+        self._account = credential.account
+        lines = endpoint_headers(target, credential.secret.reveal())
+        limit = None if exchange.streaming else BODY_CAP
+        relay.leases += 1
+        try:
+            async with relay.upstream.open(request, lines, limit) as response:
+                exchange.receive_head(call, response.status, response.headers)
+                async for data in response:
+                    frames = exchange.feed(call, data)
+                    if frames:
+                        await self._write(frames)
+            await self._write(exchange.close(call))
+        finally:
+            relay.leases -= 1
+
+    async def _write(self, frames: tuple[Frame, ...]) -> None:
+        started = self._answer.started
+        self._moved = time.monotonic()
+        await self._answer.write(frames)
+        if self._answer.started and not started and not self._answer.ended:
+            self._group.start_soon(self._keep_alive)
+
+    async def _keep_alive(self) -> None:
+        """Send the dialect's heartbeat whenever the stream was silent for the interval."""
+        interval = self._relay.config.answer.keepalive
+        while not self._answer.ended and self._exchange is not None:
+            wait = self._moved + interval - time.monotonic()
+            if wait > 0:
+                await anyio.sleep(wait)
+                continue
+            self._moved = time.monotonic()
+            await self._answer.write(self._exchange.keepalive())
+
+    async def _fail(self, error: OaicompatError) -> None:
+        if self._answer.ended:
+            return
+        frames: tuple[Frame, ...] = ()
+        if self._exchange is not None:
+            try:
+                frames = self._exchange.fail(error)
+            except Exception:
+                logger.exception("request %s: its error has no frames", self._incoming.request_id)
+        await self._answer.fail(error, frames)
+
+    def _headers(self) -> Headers:
+        headers = common_headers(self._incoming.request_id, self._incoming.started)
+        shown = self._relay.config.headers
+        exchange = self._exchange
+        if exchange is not None:
+            headers.append((b"x-mapped-model", header_value(exchange.model)))
+            notes = notes_header(exchange.notes) if shown.notes else b""
+            if notes:
+                headers.append((b"x-oaicompat-notes", notes))
+        if self._account and shown.account:
+            headers.append((b"x-account-email", header_value(self._account)))
+        return headers
+
+
+async def _cancel_on_leave(receive: Receive, scope: anyio.CancelScope) -> None:
+    while True:
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            scope.cancel()
+            return
+
+
+def common_headers(request_id: str, started: float) -> Headers:
+    """Return the headers that every reply carries; `started` is on the monotonic clock."""
+    return [
+        (b"x-request-id", request_id.encode("ascii")),
+        (b"openai-processing-ms", b"%d" % ((time.monotonic() - started) * 1000)),
+        (b"openai-version", b"2020-10-01"),
+    ]
+
+
+def internal_error(request_id: str) -> OaicompatError:
+    """Return the opaque error for a fault of our own."""
+    return OaicompatError(
+        f"The server had an error while processing your request (request ID {request_id}).",
+        status=500,
+    )
+
+
+def _new_id() -> str:
+    return secrets.token_hex(14)

@@ -1,0 +1,231 @@
+"""The guarded protocol on a real socket: deadlines, caps, and requests no honest client sends."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import socket
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import anyio
+import pytest
+
+from oaicompat_server.framing import Receive, Scope, Send
+from oaicompat_server.guard import Limits
+
+sys.path.insert(0, str(Path(__file__).parents[2]))
+from tests.support.gateway import Serving, serving
+
+LIMITS = Limits(
+    header_seconds=0.5,
+    header_bytes=4096,
+    header_count=20,
+    body_gap_seconds=0.5,
+    write_stall_seconds=0.6,
+)
+GET = b"GET /x HTTP/1.1\r\nHost: a\r\n\r\n"
+
+
+async def _app(scope: Scope, receive: Receive, send: Send) -> None:
+    """Read the body, then answer its length; `/slow` waits, `/flood` never ends."""
+    if scope["type"] == "lifespan":
+        await receive()
+        await send({"type": "lifespan.startup.complete"})
+        await receive()
+        await send({"type": "lifespan.shutdown.complete"})
+        return
+    size = 0
+    while True:
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            return
+        size += len(message.get("body", b""))
+        if not message.get("more_body"):
+            break
+    if scope["path"] == "/slow":
+        await anyio.sleep(0.9)
+    await send({"type": "http.response.start", "status": 200, "headers": []})
+    if scope["path"] == "/flood":
+        while True:
+            await send({"type": "http.response.body", "body": b"x" * 65536, "more_body": True})
+            await anyio.sleep(0.001)
+    await send({"type": "http.response.body", "body": b"%d" % size, "more_body": False})
+
+
+@pytest.fixture(scope="module")
+def served() -> Iterator[Serving]:
+    with serving(_app, LIMITS) as running:
+        yield running
+
+
+def _connect(served: Serving) -> socket.socket:
+    plug = socket.create_connection(("127.0.0.1", served.port), timeout=5)
+    plug.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    return plug
+
+
+def _until_closed(plug: socket.socket) -> tuple[bytes, float]:
+    """Read until the connection ends; return what came and after how many seconds it ended."""
+    started = time.monotonic()
+    data = b""
+    try:
+        while piece := plug.recv(65536):
+            data += piece
+    except ConnectionError:
+        pass
+    return data, time.monotonic() - started
+
+
+def _talk(served: Serving, sent: bytes) -> bytes:
+    with _connect(served) as plug:
+        with contextlib.suppress(ConnectionError):
+            plug.sendall(sent)
+        return _until_closed(plug)[0]
+
+
+def _status(reply: bytes) -> int:
+    return int(reply.split(b" ", 2)[1]) if reply else 0
+
+
+@pytest.mark.parametrize("start", [b"", b"GET /x HT", b"GET /x HTTP/1.1\r\nHost: a\r\nX-", b"\r\n"])
+def test_unfinished_head_is_dropped_at_its_deadline(served: Serving, start: bytes) -> None:
+    with _connect(served) as plug:
+        plug.sendall(start)
+        data, seconds = _until_closed(plug)
+    assert data == b""
+    assert 0.3 < seconds < 1.5
+
+
+def test_dripped_head_does_not_extend_its_deadline(served: Serving) -> None:
+    with _connect(served) as plug:
+        started = time.monotonic()
+        with contextlib.suppress(ConnectionError):
+            for _ in range(60):
+                plug.sendall(b"G")
+                time.sleep(0.05)
+        assert time.monotonic() - started < 1.5
+
+
+def test_stray_line_end_between_requests_does_not_hold_the_connection(served: Serving) -> None:
+    with _connect(served) as plug:
+        plug.sendall(GET)
+        assert _status(plug.recv(65536)) == 200
+        plug.sendall(b"\r\n")
+        assert 0.3 < _until_closed(plug)[1] < 1.5
+
+
+def test_keep_alive_and_pipelining_are_untouched(served: Serving) -> None:
+    with _connect(served) as plug:
+        for _ in range(3):
+            plug.sendall(GET)
+            assert _status(plug.recv(65536)) == 200
+        time.sleep(0.7)
+        plug.sendall(GET + GET.replace(b"a\r\n", b"a\r\nConnection: close\r\n"))
+        assert _until_closed(plug)[0].count(b"200 OK") == 2
+
+
+def test_slow_answer_outlives_the_header_deadline(served: Serving) -> None:
+    reply = _talk(served, b"GET /slow HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")
+    assert _status(reply) == 200
+
+
+def test_body_that_stalls_is_answered_with_408(served: Serving) -> None:
+    with _connect(served) as plug:
+        plug.sendall(b"POST /x HTTP/1.1\r\nHost: a\r\nContent-Length: 10\r\n\r\nabc")
+        data, seconds = _until_closed(plug)
+    assert _status(data) == 408
+    assert 0.3 < seconds < 1.5
+    assert json.loads(data.partition(b"\r\n\r\n")[2])["error"]["type"] == "invalid_request_error"
+
+
+def test_body_that_moves_is_given_time(served: Serving) -> None:
+    with _connect(served) as plug:
+        plug.sendall(b"POST /x HTTP/1.1\r\nHost: a\r\nContent-Length: 8\r\n\r\n")
+        for _ in range(8):
+            time.sleep(0.15)
+            plug.sendall(b"x")
+        assert plug.recv(65536).endswith(b"8\r\n0\r\n\r\n")
+
+
+@pytest.mark.parametrize(
+    ("request_bytes", "status"),
+    [
+        (b"GET /x HTTP/1.1\r\nHost: a\r\nX-Big: " + b"x" * 5000 + b"\r\n\r\n", 431),
+        (b"GET /x HTTP/1.1\r\nHost: a\r\nX-Big: " + b"x" * 50000, 431),
+        (b"GET /x HTTP/1.1\r\nHost: a\r\n" + b"X: y\r\n" * 30 + b"\r\n", 431),
+        (b"GET /" + b"x" * 5000 + b" HTTP/1.1\r\nHost: a\r\n\r\n", 431),
+        (b"GET /x HTTP/1.1\r\n\r\n", 400),
+        (b"GET /x HTTP/1.1\r\nHost: a\r\nHost: b\r\n\r\n", 400),
+        (b"GET /x HTTP/1.1\r\nHost: a\r\nHost: a\r\n\r\n", 400),
+        (b"GET http://a/x HTTP/1.1\r\nHost: a\r\n\r\n", 400),
+        (b"CONNECT a:1 HTTP/1.1\r\nHost: a\r\n\r\n", 400),
+        (b"GET /x\r\n\r\n", 400),
+        (b"GET /x HTTP/2.0\r\nHost: a\r\n\r\n", 400),
+        (b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", 400),
+        (b"POST /x HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: gzip, chunked\r\n\r\n0\r\n\r\n", 400),
+        (b"POST /x HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: gzip\r\n\r\n", 400),
+        (b"POST /x HTTP/1.1\r\nHost: a\r\nContent-Length: 1\r\nTransfer-Encoding: chunked\r\n\r\n0", 400),
+        (b"POST /x HTTP/1.1\r\nHost: a\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\nx", 400),
+        (b"POST /x HTTP/1.1\r\nHost: a\r\nContent-Length: -1\r\n\r\n", 400),
+        (b"GET /x HTTP/1.1\nHost: a\n\n", 400),
+        (b"GET /x HTTP/1.1\r\nHost: a\r\nX: a\r\n b\r\n\r\n", 400),
+        (b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03", 400),
+        (b"POST /x HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n", 400),
+    ],
+)  # fmt: skip
+def test_what_no_honest_client_sends_gets_one_answer(
+    served: Serving, request_bytes: bytes, status: int
+) -> None:
+    reply = _talk(served, request_bytes)
+    assert reply.count(b"connection: close") == 1
+    assert _status(reply) == status
+    assert "error" in json.loads(reply.partition(b"\r\n\r\n")[2])
+
+
+def test_tiny_chunks_are_refused_and_fair_ones_are_not(served: Serving) -> None:
+    head = b"POST /x HTTP/1.1\r\nHost: a\r\nConnection: close\r\nTransfer-Encoding: chunked\r\n\r\n"
+    started = time.monotonic()
+    assert _status(_talk(served, head + b"1\r\nx\r\n" * 100_000)) in (0, 400)
+    assert time.monotonic() - started < 2
+    fair = head + b"64\r\n" + b"x" * 100 + b"\r\n"
+    reply = _talk(served, fair + (b"64\r\n" + b"x" * 100 + b"\r\n") * 2000 + b"0\r\n\r\n")
+    assert _status(reply) == 200
+
+
+def test_expect_continue_works(served: Serving) -> None:
+    with _connect(served) as plug:
+        plug.sendall(
+            b"POST /x HTTP/1.1\r\nHost: a\r\nExpect: 100-continue\r\nContent-Length: 2\r\n\r\n"
+        )
+        assert plug.recv(65536) == b"HTTP/1.1 100 Continue\r\n\r\n"
+        plug.sendall(b"ok")
+        assert _status(plug.recv(65536)) == 200
+
+
+def test_reader_that_stops_is_cut(served: Serving) -> None:
+    with socket.socket() as plug:
+        plug.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        plug.connect(("127.0.0.1", served.port))
+        plug.sendall(b"GET /flood HTTP/1.1\r\nHost: a\r\n\r\n")
+        until = time.monotonic() + 4
+        while served.server.server_state.connections and time.monotonic() < until:
+            time.sleep(0.05)
+        assert not served.server.server_state.connections
+
+
+def test_connections_are_capped() -> None:
+    with serving(_app, Limits(connections=5)) as running:
+        plugs = [_connect(running) for _ in range(9)]
+        time.sleep(0.2)
+        assert len(running.server.server_state.connections) == 5
+        plugs[0].sendall(GET)
+        assert _status(plugs[0].recv(65536)) == 200
+        for plug in plugs:
+            plug.close()
+        time.sleep(0.1)
+        with _connect(running) as plug:
+            plug.sendall(GET)
+            assert _status(plug.recv(65536)) == 200
