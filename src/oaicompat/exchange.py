@@ -90,6 +90,7 @@ class _Strand:
         self.decoder: Decoder | None = None
         self.continuation: str | None = None
         self.held: list[Event] = []
+        self.notes = Notes()
         self.status = 0
         self.headers: Mapping[str, str] = {}
         self.error_body = b""
@@ -122,7 +123,6 @@ class Exchange:
         self._options = options or Options()
         self._strict = strict
         self._decode_notes = Notes()
-        self._attempt_notes = Notes()
         self._answer_notes = Notes("answer")
         self._request = _decode(self._dialect, as_bytes(body), self._decode_notes)
         self._refuse_strictly(self._decode_notes)
@@ -165,7 +165,8 @@ class Exchange:
     @property
     def notes(self) -> tuple[Note, ...]:
         """Return every note so far: on the request as decoded, on its last attempt, on the answer."""
-        return (*self._decode_notes, *self._attempt_notes, *self._answer_notes)
+        sources = (self._decode_notes, *(each.notes for each in self._strands), self._answer_notes)
+        return tuple(dict.fromkeys(note for source in sources for note in source))
 
     def needs(self) -> Needs:
         """Return what is wanted from outside and was not asked before."""
@@ -212,7 +213,7 @@ class Exchange:
             options=self._options.encode,
         )
         self._refuse_strictly(notes)
-        self._attempt_notes = notes
+        strand.notes = notes
         self.model = model
         if not self.committed:
             self._backend = target.backend
@@ -315,6 +316,8 @@ class Exchange:
 
     def _watched(self, strand: _Strand, events: list[Event]) -> list[Event]:
         """Note what passes, and keep to one opening and one ending for all calls of the answer."""
+        if len(events) == 1 and type(events[0]) is Delta:
+            return events
         wanted: list[Event] = []
         for event in events:
             if type(event) is Delta:

@@ -82,14 +82,14 @@ class MappedStream:
         `number` tells which of `MappedCall.bodies` they answer. Raises `OaicompatError` where nothing was
         returned yet; a later failure is an error frame.
         """
-        return _framed(self._exchange.feed(self._calls[number], chunk))
+        return sse_bytes(self._exchange.feed(self._calls[number], chunk))
 
     def close(self, *, number: int = 0) -> bytes:
         """Take the end of the upstream's body; return the last SSE bytes. Raises as `feed`."""
         frames = self._exchange.close(self._calls[number])
         if self._exchange.calls():
             frames += self._exchange.fail(_unfinished())
-        return _framed(frames)
+        return sse_bytes(frames)
 
 
 def openai_to_gemini(
@@ -145,12 +145,19 @@ def _unfinished() -> OaicompatError:
     )
 
 
-def _framed(frames: Sequence[Frame]) -> bytes:
-    return b"".join(frame_bytes(frame) for frame in frames)
+def sse_bytes(frames: Sequence[Frame]) -> bytes:
+    """Frame what an exchange returned as server-sent events; data that begins with a colon is a comment."""
+    pieces: list[bytes] = []
+    for frame in frames:
+        data = frame.data
+        if frame.name or data[:1] == b":":
+            pieces.append(_frame_bytes(frame))
+        else:
+            pieces += (b"data: ", data, b"\n\n")
+    return b"".join(pieces)
 
 
-def frame_bytes(frame: Frame) -> bytes:
-    """Frame one unit of an answer as SSE; one that begins with a colon is a comment."""
-    if frame.data.startswith(b":"):
+def _frame_bytes(frame: Frame) -> bytes:
+    if frame.data[:1] == b":":
         return comment(frame.data[1:].strip().decode())
-    return encode(frame.data, frame.name or None)
+    return encode(frame.data, frame.name)

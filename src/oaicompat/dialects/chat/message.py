@@ -74,7 +74,10 @@ def call_data(call: ToolCall, arguments: str) -> Data:
     else:
         data |= {"type": "function", "function": {"name": call.name, "arguments": arguments}}
     if call.signature:
-        data["extra_content"] = {"google": {"thought_signature": call.signature.value}}
+        google = {"thought_signature": call.signature.value}
+        if call.signature.backend not in ("", "gemini"):
+            google["backend"] = call.signature.backend
+        data["extra_content"] = {"google": google}
     return data
 
 

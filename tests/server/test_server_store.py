@@ -1,0 +1,49 @@
+"""Remembered signatures: bounded, owned, and gone in time."""
+
+from __future__ import annotations
+
+from oaicompat.messages import Signature
+from oaicompat_server.store import SignatureStore
+
+FIRST, SECOND = Signature("c2lnMQ==", "gemini"), Signature("c2lnMg==", "vertex")
+
+
+def test_a_signature_comes_back_to_its_owner_alone() -> None:
+    store = SignatureStore()
+    store.remember("mine", "call_1", FIRST, 0.0)
+    assert store.find("mine", ["call_1", "call_2"], 1.0) == {"call_1": FIRST}
+    assert store.find("theirs", ["call_1"], 1.0) == {}
+
+
+def test_the_latest_signature_of_a_call_wins() -> None:
+    store = SignatureStore()
+    store.remember("", "call_1", FIRST, 0.0)
+    store.remember("", "call_1", SECOND, 0.0)
+    assert store.find("", ["call_1"], 1.0) == {"call_1": SECOND}
+    assert len(store) == 1
+
+
+def test_a_signature_is_forgotten_after_its_lifetime() -> None:
+    store = SignatureStore(lifetime=10.0)
+    store.remember("", "call_1", FIRST, 0.0)
+    assert store.find("", ["call_1"], 9.9) == {"call_1": FIRST}
+    assert store.find("", ["call_1"], 10.0) == {}
+    assert len(store) == 0
+
+
+def test_the_least_recently_used_goes_first() -> None:
+    store = SignatureStore(entries=2)
+    store.remember("", "call_1", FIRST, 0.0)
+    store.remember("", "call_2", FIRST, 0.0)
+    store.find("", ["call_1"], 0.0)
+    store.remember("", "call_3", FIRST, 0.0)
+    assert set(store.find("", ["call_1", "call_2", "call_3"], 0.0)) == {"call_1", "call_3"}
+
+
+def test_the_size_of_what_is_kept_is_bounded() -> None:
+    store = SignatureStore(size=100)
+    for number in range(50):
+        store.remember("", f"call_{number}", Signature("x" * 30), 0.0)
+    assert len(store) == 3
+    store.remember("", "huge", Signature("x" * 101), 0.0)
+    assert len(store) == 0
