@@ -151,9 +151,9 @@ def _answer(
     """Add a user turn: first the results of the calls before it, in a turn of their own."""
     parts = turn.parts
     if model is not None and model.calls:
-        answered = encode_results(model.calls, turn.results, context)
-        contents.append(Content("user", answered.responses))
-        parts = answered.following + parts
+        responses, following = encode_results(model.calls, turn.results, context)
+        contents.append(Content("user", responses))
+        parts = following + parts
     elif turn.results:
         raise unasked_result(turn.results)
     elif not parts:
@@ -166,7 +166,7 @@ def _answer(
 def _end(model: ModelTurn, contents: list[Content], context: Context) -> None:
     """Add what a conversation that ends with the assistant needs."""
     if model.calls:
-        contents.append(Content("user", encode_results(model.calls, (), context).responses))
+        contents.append(Content("user", encode_results(model.calls, (), context)[0]))
     elif not context.profile.prefill:
         raise InvalidRequestError(
             "This model does not support assistant message prefill: "

@@ -1,6 +1,6 @@
 """What every part of the request encoder is handed: the request, where it goes, and where to report.
 
-One rule: it is read, never changed; only the notes grow.
+One rule: it is read, never changed; only the notes, and the list of media met on the way, grow.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from collections.abc import Mapping
 import msgspec
 from msgspec import Raw, Struct
 
-from oaicompat.messages import Request
+from oaicompat.messages import Media, Request
 from oaicompat.notes import Notes
 from oaicompat.providers.gemini.endpoints import Target
 from oaicompat.providers.gemini.profiles import Profile, profile
@@ -40,6 +40,7 @@ class Context(Struct, frozen=True):
     names: Mapping[str, str]
     options: EncodeOptions
     sentinel: bool = False
+    media: list[Media] = []
 
     @property
     def on_vertex(self) -> bool:

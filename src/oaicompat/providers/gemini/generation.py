@@ -7,12 +7,10 @@ section 3 "Model-generation restrictions".
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 from msgspec.structs import replace
 
 from oaicompat.errors import InvalidRequestError
-from oaicompat.messages import Media, Message, OutputFormat, ToolResult
+from oaicompat.messages import OutputFormat
 from oaicompat.providers.gemini.context import Context
 from oaicompat.providers.gemini.json_schema import prepare
 from oaicompat.providers.gemini.media import RESOLUTIONS
@@ -149,7 +147,7 @@ def _formatted(
     if context.profile.json_schema:
         schema = prepare(bytes(output.schema), output.path, context.notes)
         return replace(config, response_mime_type="application/json", response_json_schema=schema)
-    schema = compiled(output.schema, output.path, context)
+    schema = compiled(bytes(output.schema), output.path, context)
     return replace(config, response_mime_type="application/json", response_schema=schema)
 
 
@@ -158,9 +156,13 @@ def _media_resolution(context: Context) -> str | None:
 
     An image without a wish counts as the default, which lies between low and medium.
     """
-    if context.profile.media_resolution_per_part:
+    if not context.media or context.profile.media_resolution_per_part:
         return None
-    details = {media.detail or "auto" for media in _images(context.request.messages)}
+    details = {
+        media.detail or "auto"
+        for media in context.media
+        if media.detail or media.mime.startswith("image/")
+    }
     if not details:
         return None
     ranked = ("high", "original", "medium", "auto", "low")
@@ -170,14 +172,3 @@ def _media_resolution(context: Context) -> str | None:
             context.request.spelled("detail"), f"one resolution for all media: {known[0]}"
         )
     return RESOLUTIONS["high"] if known[0] == "original" else RESOLUTIONS.get(known[0])
-
-
-def _images(messages: Sequence[Message]) -> list[Media]:
-    found: list[Media] = []
-    for message in messages:
-        for part in message.parts:
-            if isinstance(part, Media):
-                found.append(part)
-            elif isinstance(part, ToolResult):
-                found += [each for each in part.parts if isinstance(each, Media)]
-    return [each for each in found if each.detail or each.mime.startswith("image/")]

@@ -45,6 +45,7 @@ def encode_media(media: Media, context: Context) -> Part:
 
 def encode_bytes(media: Media, context: Context) -> tuple[Blob | None, FileData | None]:
     """Encode where a medium's bytes are: exactly one of the two is not `None`."""
+    context.media.append(media)
     name = _display_name(media, context)
     if not media.uri:
         if not media.mime:

@@ -22,22 +22,25 @@ _STARTS = re.compile(r"[A-Za-z_]")
 _DIGEST_BYTES = 5
 
 
-def used_names(request: Request) -> dict[str, None]:
-    """List every tool name the request mentions, in declarations, in the choice and in history."""
-    names = {tool.name: None for tool in request.tools if not isinstance(tool, HostedTool)}
-    for message in request.messages:
-        if message.role == "assistant":
-            for part in message.parts:
-                if isinstance(part, ToolCall):
-                    names[part.name] = None
+def used_names(request: Request) -> set[str]:
+    """Collect every tool name the request mentions, in declarations and in history."""
+    names = {tool.name for tool in request.tools if not isinstance(tool, HostedTool)}
+    names.update(
+        [
+            part.name
+            for message in request.messages
+            if message.role == "assistant"
+            for part in message.parts
+            if isinstance(part, ToolCall)
+        ]
+    )
     return names
 
 
 def upstream_names(names: Iterable[str]) -> Mapping[str, str]:
     """Map each name that Gemini would refuse to the one it travels under."""
-    wanted = tuple(names)
-    illegal = [name for name in wanted if not is_legal(name)]
-    taken = set(wanted)
+    taken = set(names)
+    illegal = sorted(name for name in taken if not is_legal(name))
     mapped: dict[str, str] = {}
     for name in illegal:
         mapped[name] = _mangled(name, taken)

@@ -35,19 +35,13 @@ class SentCall(Struct, frozen=True, gc=False):
     wire_id: str
 
 
-class AnsweredTurn(Struct, frozen=True, gc=False):
-    """The responses to a turn's calls, and the media that must follow in a turn of their own."""
-
-    responses: list[Part]
-    following: list[Part]
-
-
 def encode_results(
     calls: Sequence[SentCall], results: Sequence[ToolResult], context: Context
-) -> AnsweredTurn:
+) -> tuple[list[Part], list[Part]]:
     """Encode the answers to the calls of one model turn.
 
-    Raises `InvalidRequestError`, param the result's path, for a result that no call asked for.
+    Returns the responses, and the media that must follow in a turn of their own. Raises
+    `InvalidRequestError`, param the result's path, for a result that no call asked for.
     """
     following: list[Part] = []
     paired: Sequence[ToolResult | None] = results
@@ -57,7 +51,7 @@ def encode_results(
         _response(sent, result, following, context)
         for sent, result in zip(calls, paired, strict=True)
     ]
-    return AnsweredTurn(responses, following)
+    return responses, following
 
 
 def pair_results(
@@ -115,13 +109,15 @@ def _unasked(result: ToolResult, why: str) -> InvalidRequestError:
 def _response(
     sent: SentCall, result: ToolResult | None, following: list[Part], context: Context
 ) -> Part:
-    name = context.upstream_name(sent.call.name)
+    name = context.names.get(sent.call.name, sent.call.name)
     wire_id = sent.wire_id or None
     if result is None:
         context.notes.approximated(sent.call.path, "the call has no result; an error was filled in")
         return Part(function_response=FunctionResponse(name, _NO_RESULT, wire_id))
     payload = encode_payload(result, context.notes)
-    inside = _media(result, following, context) if len(result.parts) > len(_texts(result)) else ()
+    inside: tuple[FunctionResponsePart, ...] = ()
+    if len(result.parts) != 1 or not isinstance(result.parts[0], Text):
+        inside = _media(result, following, context)
     return Part(function_response=FunctionResponse(name, payload, wire_id, inside))
 
 
@@ -148,7 +144,7 @@ def encode_payload(result: ToolResult, notes: Notes) -> Raw | Mapping[str, Any]:
     where the client sent several texts. An object that holds a `$ref` key is sent as text, because the
     service would read the key as a pointer to a part (bifrost#7694).
     """
-    texts = _texts(result)
+    texts = [part.text for part in result.parts if isinstance(part, Text)]
     if len(texts) != 1:
         if not texts and result.parts:
             return EMPTY_OBJECT
@@ -161,10 +157,6 @@ def encode_payload(result: ToolResult, notes: Notes) -> Raw | Mapping[str, Any]:
         notes.rewritten(result.path, "a JSON object with a $ref key is sent as text")
         return {"output": text}
     return raw
-
-
-def _texts(result: ToolResult) -> list[str]:
-    return [part.text for part in result.parts if isinstance(part, Text)]
 
 
 def _may_refer(text: str) -> bool:

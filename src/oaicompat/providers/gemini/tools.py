@@ -8,6 +8,7 @@ in silence. Sources: peers 1.2, gemini-wire section 3.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import Literal
 
 import msgspec
@@ -15,6 +16,7 @@ from msgspec import Raw, Struct
 
 from oaicompat.errors import InvalidRequestError
 from oaicompat.messages import CustomTool, FunctionTool, HostedTool, ToolChoice
+from oaicompat.notes import Notes
 from oaicompat.providers.gemini.context import Context
 from oaicompat.providers.gemini.hosted_tools import encode_hosted
 from oaicompat.providers.gemini.json_schema import prepare, to_openapi
@@ -28,7 +30,9 @@ from oaicompat.providers.gemini.schema import (
 Declared = FunctionTool | CustomTool
 Mode = Literal["AUTO", "ANY", "NONE", "VALIDATED"]
 
-_FREE_TEXT = Raw(b'{"type":"object","properties":{"input":{"type":"string"}},"required":["input"]}')
+# Bounds what the memory of plain schemas can hold, at 4 MB.
+_REMEMBERED_BYTES = 8192
+_FREE_TEXT = b'{"type":"object","properties":{"input":{"type":"string"}},"required":["input"]}'
 
 
 class EncodedTools(Struct, frozen=True):
@@ -145,24 +149,36 @@ def _declaration(tool: Declared, context: Context) -> FunctionDeclaration:
     name = context.upstream_name(tool.name)
     if isinstance(tool, CustomTool):
         return _schemed(name, _described(tool, context), _FREE_TEXT, tool.path, context)
-    if tool.parameters is None or bytes(tool.parameters) == b"null":
+    schema = b"null" if tool.parameters is None else bytes(tool.parameters)
+    if schema == b"null":
         return FunctionDeclaration(name, tool.description)
-    return _schemed(name, tool.description, tool.parameters, tool.path, context)
+    return _schemed(name, tool.description, schema, tool.path, context)
 
 
 def _schemed(
-    name: str, description: str | None, schema: Raw, path: str, context: Context
+    name: str, description: str | None, schema: bytes, path: str, context: Context
 ) -> FunctionDeclaration:
     where = f"{path}.parameters"
     if context.profile.json_schema:
-        prepared = prepare(bytes(schema), where, context.notes)
+        plain = len(schema) <= _REMEMBERED_BYTES and _is_plain(schema)
+        prepared = Raw(schema) if plain else prepare(schema, where, context.notes)
         return FunctionDeclaration(name, description, parameters_json_schema=prepared)
     return FunctionDeclaration(name, description, parameters=compiled(schema, where, context))
 
 
-def compiled(schema: Raw, path: str, context: Context) -> Raw:
+@lru_cache(maxsize=512)
+def _is_plain(schema: bytes) -> bool:
+    """Tell whether a schema goes out as it came; agents send the same ones with every request."""
+    notes = Notes()
+    try:
+        return bytes(prepare(schema, "", notes)) == schema and not len(notes)
+    except InvalidRequestError:
+        return False
+
+
+def compiled(schema: bytes, path: str, context: Context) -> Raw:
     """Compile a schema for a model without the JSON Schema fields, and note what was lost."""
-    value, losses = to_openapi(bytes(schema), path)
+    value, losses = to_openapi(schema, path)
     for loss in losses:
         context.notes.dropped(loss.path, loss.reason, inert=loss.inert)
     return Raw(msgspec.json.encode(value))
