@@ -14,7 +14,7 @@ from oaicompat.retry import GiveUp, RetryPolicy
 from oaicompat_server.credentials import Credential, Pool
 
 _REFUSED = ("credential", "permission")
-_AS_IT_IS = ("network", "empty", "malformed", "signature")
+_AS_IT_IS = ("empty", "malformed", "signature")
 
 
 class Attempts:
@@ -90,7 +90,8 @@ class Attempts:
 
     def _final(self, error: UpstreamError, now: float) -> OaicompatError:
         """Return the failure itself where it says all, else what it means for the pool."""
-        temporary = error.retryable and error.cause not in _AS_IT_IS
+        unanswered = error.cause == "network" and error.upstream_status is None
+        temporary = error.retryable and error.cause not in _AS_IT_IS and not unanswered
         return self._exhausted(now) if temporary or error.cause in _REFUSED else error
 
     def _exhausted(self, now: float) -> OaicompatError:

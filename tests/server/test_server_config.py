@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import copy
 import pickle
+import re
+import tomllib
 from pathlib import Path
 
 import pytest
+from msgspec.structs import fields
 
-from oaicompat_server.config import Config, ConfigError, Loaded, load
+from oaicompat_server.config import Config, ConfigError, CredentialSettings, Loaded, load
 from oaicompat_server.secret import Secret
 
 
@@ -170,3 +173,26 @@ def test_secret_shows_itself_nowhere() -> None:
 def test_settings_show_no_secret(tmp_path: Path) -> None:
     loaded = _load(tmp_path, "[auth]\nkeys = ['sentinel']\n", {"GEMINI_API_KEY": "sentinel2"})
     assert "sentinel" not in repr(loaded)
+
+
+def test_documented_settings_are_the_settings(tmp_path: Path) -> None:
+    page = (Path(__file__).parents[2] / "docs" / "configuration.md").read_text("utf-8")
+    example = page.partition("```toml\n")[2].partition("```")[0]
+    environ = {"GEMINI_KEY_WORK": "k", "HOME": str(tmp_path)}
+    example = example.replace("~/.secrets/gemini", str(tmp_path / "key"))
+    (tmp_path / "key").write_text("k2")
+    loaded = _load(tmp_path, example, environ)
+    assert [entry.label for entry in loaded.config.credentials] == ["work", "private"]
+    rows = dict(re.findall(r"^\| `([a-z_.]+)` \| (?:`([^`]*)`|\w+)", page, re.MULTILINE))
+    for section in fields(Config):
+        table = getattr(Config(), section.name)
+        if section.name == "credentials":
+            assert {field.name for field in fields(CredentialSettings)} <= set(rows)
+            continue
+        for field in fields(table):
+            name = field.name if field.name in rows else f"{section.name}.{field.name}"
+            shown = rows[name]
+            default = getattr(table, field.name)
+            if default not in ("", None):
+                wanted = list(default) if isinstance(default, tuple) else default
+                assert tomllib.loads(f"x = {shown}")["x"] == wanted, name

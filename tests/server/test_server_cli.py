@@ -1,0 +1,173 @@
+"""The command line: one-line refusals, the demo, draining, and what explain prints."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from oaicompat_server.cli import main
+from oaicompat_server.simulator import running
+
+
+@pytest.fixture(autouse=True)
+def _alone(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Keep the settings of the person who runs the tests out."""
+    for name in list(os.environ):
+        if name.startswith(("OAICOMPAT_", "GEMINI_", "GOOGLE_")):
+            monkeypatch.delenv(name)
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
+
+
+def test_serving_without_credentials_names_three_ways(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["serve"]) == 2
+    shown = capsys.readouterr().err
+    assert all(way in shown for way in ("GEMINI_API_KEY", "[[credentials]]", "--demo"))
+    assert "Traceback" not in shown
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (["serve", "--demo", "--host", "0.0.0.0"], "needs a key"),
+        (["serve", "--demo", "--host", "0.0.0.0", "--auth-mode", "off"], "--insecure"),
+        (["serve", "--demo", "--auth-mode", "strict"], "needs a key"),
+        (
+            ["serve", "--demo", "--host", "192.0.2.1", "--auth-mode", "off", "--insecure"],
+            "cannot listen",
+        ),
+        (
+            ["serve", "--demo", "--host", "no such host", "--insecure", "--auth-mode", "off"],
+            "cannot listen",
+        ),
+        (["serve", "--demo", "--port", "70000"], "flag --port"),
+        (["serve", "--config", "/nonexistent.toml"], "no such file"),
+        (["explain", "/nonexistent.json"], "No such file"),
+        (["check"], "no credentials"),
+        (["models"], "no credentials"),
+    ],
+)
+def test_refusals_are_one_line(
+    arguments: list[str], expected: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(arguments) == 2
+    shown = capsys.readouterr().err
+    assert expected in shown
+    assert shown.startswith("oaicompat: ")
+    assert "Traceback" not in shown
+
+
+def test_taken_port_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = str(taken.getsockname()[1])
+        assert main(["serve", "--demo", "--port", port]) == 2
+    assert capsys.readouterr().err.count("\n") == 1
+
+
+def test_check_says_which_credential_works(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with running() as simulator:
+        monkeypatch.setenv("OAICOMPAT_BASE_URL", simulator.url)
+        monkeypatch.setenv("GEMINI_API_KEY", "good-key,invalid-key")
+        assert main(["check"]) == 1
+        shown = capsys.readouterr().out
+        assert shown.count("works") == 1
+        assert shown.count("fails") == 1
+        assert "good-key" not in shown
+        assert "invalid-key" not in shown
+        monkeypatch.setenv("GEMINI_API_KEY", "good-key")
+        assert main(["check"]) == 0
+        assert main(["models"]) == 0
+        assert "gemini-2.5-flash\n" in capsys.readouterr().out
+
+
+def test_explain_prints_model_body_and_notes(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    body = tmp_path / "body.json"
+    body.write_text(
+        json.dumps(
+            {"model": "gpt-4o", "messages": [{"role": "user", "content": "hi"}], "user": "me"}
+        )
+    )
+    assert main(["explain", str(body)]) == 0
+    shown = capsys.readouterr().out
+    assert "gpt-4o -> gemini-2.5-flash" in shown
+    assert '"contents"' in shown
+    assert "note: user: dropped" in shown
+    body.write_text("{}")
+    assert main(["explain", str(body)]) == 2
+
+
+@contextmanager
+def _demo() -> Iterator[tuple[subprocess.Popen[str], str]]:
+    """Run the demo as its own process; give it and its base URL."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", "oaicompat_server.cli", "serve", "--demo", "--port", "0"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        assert process.stdout is not None
+        found = re.search(r"http://\S+/v1", process.stdout.readline())
+        assert found
+        yield process, found[0]
+    finally:
+        process.kill()
+        process.communicate()
+
+
+def _ask(url: str, text: str, stream: bool = False) -> urllib.request.Request:
+    body = {"model": "gpt-4o", "messages": [{"role": "user", "content": text}], "stream": stream}
+    return urllib.request.Request(
+        url + "/chat/completions",
+        json.dumps(body).encode(),
+        {"content-type": "application/json", "authorization": "Bearer any"},
+    )
+
+
+def test_demo_answers_and_a_signal_lets_streams_finish() -> None:
+    with _demo() as (process, url):
+        with urllib.request.urlopen(_ask(url, "hello"), timeout=10) as reply:
+            assert json.load(reply)["choices"][0]["message"]["content"] == "hello"
+        with urllib.request.urlopen(
+            _ask(url, "#script:long:6 #script:pace:150", stream=True), timeout=10
+        ) as reply:
+            first = reply.read1()
+            process.send_signal(signal.SIGTERM)
+            rest = reply.read()
+        assert first.startswith(b"data: ")
+        assert rest.endswith(b"data: [DONE]\n\n")
+        _, errors = process.communicate(timeout=10)
+        assert process.returncode == 0
+        assert "Traceback" not in errors
+
+
+def test_second_signal_leaves_at_once() -> None:
+    with _demo() as (process, url):
+        with urllib.request.urlopen(
+            _ask(url, "#script:long:9 #script:stall-after:2", stream=True), timeout=10
+        ) as reply:
+            assert reply.read1()
+            process.send_signal(signal.SIGTERM)
+            time.sleep(0.3)
+            assert process.poll() is None
+            second = time.monotonic()
+            process.send_signal(signal.SIGTERM)
+            _, errors = process.communicate(timeout=10)
+        assert time.monotonic() - second < 2
+        assert process.returncode == 0
+        assert "Traceback" not in errors
