@@ -93,13 +93,14 @@ def test_service_tier(tier: str, target: Target, body_tier: str | None, noted: b
 
 
 def test_metadata_becomes_labels_on_vertex_only() -> None:
-    metadata = {"Team": "Blue", "run": "7", "1st": "x", "note": "two words"}
+    metadata = {"Team": "Blue", "run": "7", "1st": "x", "note": "two words", "RUN": "8"}
     body, notes = sent(Request(MODEL, HELLO, metadata=metadata), VERTEX)
     assert body["labels"] == {"team": "blue", "run": "7"}
     assert paths(notes) == [
         ("metadata.Team", "rewritten"),
         ("metadata.1st", "dropped"),
         ("metadata.note", "dropped"),
+        ("metadata.RUN", "dropped"),
     ]
     body, notes = sent(Request(MODEL, HELLO, metadata=metadata))
     assert "labels" not in body

@@ -24,6 +24,7 @@ from oaicompat.providers.gemini.request import encode_request
 VERTEX = Target("vertex", project="project-1", location="global")
 PNG = Media("image/png", "iVBORw0K", path="messages[2].content[0].image_url")
 WAV = Media("audio/wav", "UklGRg==", path="messages[2].content[0].input_audio")
+DEEP = '{"a":' * 9999 + "1" + "}" * 9999
 ASK = Message("user", (Text("go"),), "messages[0]")
 
 
@@ -225,6 +226,11 @@ def test_the_payload_of_a_result(text: str, payload: str) -> None:
     assert f'"response":{payload}' in body
 
 
+def test_a_result_nested_too_deeply_to_check_is_text() -> None:
+    contents, _ = sent(ASK, calls("a"), result("a", DEEP))
+    assert outputs(contents[2]) == [DEEP]
+
+
 def test_several_texts_stay_several_and_none_is_empty() -> None:
     contents, _ = sent(ASK, calls("a"), result("a", "x", "y"))
     assert outputs(contents[2]) == [["x", "y"]]
@@ -298,7 +304,7 @@ def test_arguments_keep_their_bytes() -> None:
     assert f'"args":{text}'.encode() in encode_request(request, GEMINI_API, Notes()).body
 
 
-@pytest.mark.parametrize("text", ["[]", "null", "1", '"x"', "{", '{"a":1} x', "{" * 9999, "\ud800"])
+@pytest.mark.parametrize("text", ["[]", "null", "1", '"x"', "{", '{"a":1} x', DEEP, "\ud800"])
 def test_arguments_that_are_no_object_are_refused(text: str) -> None:
     path = "messages[1].tool_calls[0]"
     call = Message("assistant", (ToolCall("a", "f", text, path=path),))
