@@ -153,10 +153,11 @@ Content = str | Annotated[list[ContentPart], Meta(max_length=MOST_PARTS)] | None
 def text_parts(content: Content, path: str, notes: Notes) -> tuple[Text, ...]:
     """Read content that may hold text only; raises `InvalidRequestError` for other parts."""
     texts = []
-    for part, where in zip(read(content, path, notes), _places(content, path), strict=True):
+    for index, part in enumerate(read(content, path, notes)):
         if not isinstance(part, Text):
-            message = f"Invalid value: '{where}' must be a text part here."
-            raise InvalidRequestError(message, param=f"{where}.type", code="invalid_value")
+            where = f"{path}[{index}].type"
+            message = f"Invalid value for '{where}': only 'text' is supported here."
+            raise InvalidRequestError(message, param=where, code="invalid_value")
         texts.append(part)
     return tuple(texts)
 
@@ -169,12 +170,6 @@ def media_parts(content: Content, path: str, notes: Notes) -> tuple[Text | Media
         Text(part.text) if isinstance(part, Refusal) else part
         for part in read(content, path, notes)
     )
-
-
-def _places(content: Content, path: str) -> list[str]:
-    if isinstance(content, list):
-        return [f"{path}[{index}]" for index in range(len(content))]
-    return [path]
 
 
 def read(content: Content, path: str, notes: Notes) -> tuple[Text | Media | Refusal, ...]:
