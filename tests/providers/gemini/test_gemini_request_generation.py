@@ -105,6 +105,8 @@ def test_stop_sequences() -> None:
     """quill-router#130, NA: never parsed, or cut without a word."""
     stop = tuple("abcde")
     assert config(stop=stop) == ({"stopSequences": list(stop)}, [])
+    assert config(stop=("", "a")) == ({"stopSequences": ["a"]}, [("stop", "dropped")])
+    assert config(stop=("",)) == (None, [("stop", "dropped")])
     with pytest.raises(InvalidRequestError) as caught:
         config(stop=(*stop, "f"))
     assert caught.value.param == "stop"

@@ -8,9 +8,10 @@ import json
 from typing import Any
 
 import msgspec
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from msgspec import Raw
+from msgspec.structs import replace
 
 from oaicompat.errors import InvalidRequestError
 from oaicompat.messages import (
@@ -39,6 +40,8 @@ from oaicompat.notes import Notes
 from oaicompat.providers.gemini.endpoints import GEMINI_API, Target
 from oaicompat.providers.gemini.request import encode_request
 from oaicompat.sampling import Sampling
+from oaicompat_server.simulator import Target as Simulated
+from oaicompat_server.simulator import check_generate, find_model
 
 VERTEX = Target("vertex", project="project-1", location="global")
 SENTINEL = "skip_thought_signature_validator"
@@ -55,6 +58,7 @@ models = st.sampled_from(
     ]
 )
 targets = st.sampled_from([GEMINI_API, VERTEX])
+JUDGED = ("gemini-2.0-flash", "gemini-2.5-pro", "gemini-3-flash-preview", "gemini-4-argon")
 words = st.text(max_size=6)
 ids = st.sampled_from(["a", "b", "", f"{MINTED}0"]) | words
 objects = st.dictionaries(words, st.integers() | words, max_size=3).map(json.dumps)
@@ -218,6 +222,34 @@ def test_only_our_errors_and_no_change_of_the_input(
         encoded = encode_request(request, target, Notes(), sentinel=sentinel)
         assert isinstance(json.loads(encoded.body), dict)
     assert request == before
+
+
+def distinct_ids(messages: tuple[Message, ...]) -> tuple[Message, ...]:
+    """Give every call an id of its own and drop its results, which are filled in."""
+    return tuple(
+        replace(
+            message,
+            parts=tuple(
+                replace(part, id=f"id{at}_{index}") if isinstance(part, ToolCall) else part
+                for index, part in enumerate(message.parts)
+            ),
+        )
+        for at, message in enumerate(messages)
+        if message.role != "tool"
+    )
+
+
+@settings(max_examples=80, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(any_requests, conversations(), st.sampled_from(JUDGED), targets)
+def test_the_simulated_service_accepts_what_is_not_refused(
+    request: Request, messages: tuple[Message, ...], model: str, target: Target
+) -> None:
+    request = replace(request, model=model, messages=distinct_ids(messages), extra={})
+    with contextlib.suppress(InvalidRequestError):
+        body = json.loads(encode_request(request, target, Notes()).body)
+        known = find_model(model)
+        assert known is not None
+        check_generate(body, Simulated(known, target.backend, foreign_signatures=True))
 
 
 @settings(max_examples=60, deadline=None)

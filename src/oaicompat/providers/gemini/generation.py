@@ -89,7 +89,11 @@ def _candidate_count(context: Context, candidates: int | None) -> int | None:
 
 
 def _stop(context: Context) -> tuple[str, ...]:
+    """Return the stop sequences; an empty one, which stops nothing, is refused upstream."""
     stop = context.request.stop
+    if "" in stop:
+        context.notes.dropped(context.request.spelled("stop"), "it is empty", inert=True)
+        stop = tuple([each for each in stop if each])
     if len(stop) > context.profile.maximum_stops:
         path = context.request.spelled("stop")
         raise InvalidRequestError(
