@@ -180,6 +180,10 @@ def _origin(headers: Headers) -> str:
     return next((value.decode("latin-1") for name, value in headers if name == b"origin"), "")
 
 
+OWNER = "oaicompat.owner"
+"""Where the gate leaves in the scope whose request this is: a digest of the key, empty with auth off."""
+
+
 class Gate:
     """Pure ASGI middleware that applies `Access` to every request; it wraps the whole application."""
 
@@ -202,6 +206,7 @@ class Gate:
             return
         error = error or self._key_error(scope, headers)
         if error is None:
+            scope[OWNER] = self._owner(headers)
             await self._app(scope, receive, send)
             return
         more: Headers = [(b"www-authenticate", b"Bearer")] if error.status == 401 else []
@@ -219,6 +224,10 @@ class Gate:
             )
         reason = browser_refusal(headers, self._access.origins)
         return InvalidRequestError(reason, status=403) if reason else None
+
+    def _owner(self, headers: Headers) -> str:
+        key = None if self._access.mode == "off" else presented_key(headers)
+        return sha256(key).hexdigest() if key else ""
 
     def _key_error(self, scope: Scope, headers: Headers) -> OaicompatError | None:
         access = self._access

@@ -27,11 +27,13 @@ from oaicompat.providers.gemini.context import EncodeOptions
 from oaicompat.providers.gemini.endpoints import Target
 from oaicompat.providers.gemini.endpoints import headers as endpoint_headers
 from oaicompat.retry import RetryPolicy
+from oaicompat.supplies import Supplies
 from oaicompat_server.admission import Admission
 from oaicompat_server.attempts import Attempts
 from oaicompat_server.config import Config
-from oaicompat_server.credentials import Credential, Pool
+from oaicompat_server.credentials import REFUSED, Credential, Pool
 from oaicompat_server.framing import Answer, Headers, Receive, Send, header_value, notes_header
+from oaicompat_server.store import SignatureStore
 from oaicompat_server.upstream import BODY_CAP, Upstream
 
 _PARSE_IN_THREAD = 4 * 1024 * 1024
@@ -41,12 +43,16 @@ logger = logging.getLogger("oaicompat")
 
 
 class Incoming(Struct, frozen=True):
-    """One request whose body has been read; `started` is when it came, on the monotonic clock."""
+    """One request whose body has been read.
+
+    `started` is when it came, on the monotonic clock; `owner` whose it is (see `auth.OWNER`).
+    """
 
     dialect: str
     body: bytes
     request_id: str
     started: float
+    owner: str = ""
 
 
 class Relay:
@@ -60,6 +66,7 @@ class Relay:
         self.models = models
         self.admission = Admission(server.max_in_flight, server.queue, server.queue_wait)
         self.policy = RetryPolicy(attempts=config.upstream.attempts)
+        self.signatures = SignatureStore()
         self.leases = 0
         answer = config.answer
         self._options = Options(
@@ -113,12 +120,14 @@ class _Session:
         self._answer = Answer(send, False, self._headers)
         self._moved = 0.0
         self._deadline = 0.0
+        self._kept_alive = False
 
     async def run(self) -> None:
         """Do the work and answer; nothing but cancellation comes out of here."""
         try:
             self._exchange = exchange = await self._relay.exchange(self._incoming)
             self._answer = Answer(self._send, exchange.streaming, self._headers)
+            self._supply(exchange)
             async with self._relay.admission:
                 await self._within_deadline(exchange)
         except OaicompatError as error:
@@ -128,6 +137,21 @@ class _Session:
                 "request %s failed by a fault of the gateway", self._incoming.request_id
             )
             await self._fail(internal_error(self._incoming.request_id))
+
+    def _supply(self, exchange: Exchange) -> None:
+        """Give the exchange what earlier answers left for it."""
+        while wanted := exchange.needs():
+            found = self._relay.signatures.find(
+                self._incoming.owner, wanted.signatures, time.monotonic()
+            )
+            exchange.supply(Supplies(signatures=found))
+
+    def _keep(self, exchange: Exchange) -> None:
+        """Keep what the answer leaves for later requests."""
+        for effect in exchange.effects():
+            self._relay.signatures.remember(
+                self._incoming.owner, effect.call_id, effect.signature, time.monotonic()
+            )
 
     async def _within_deadline(self, exchange: Exchange) -> None:
         settings = self._relay.config.upstream
@@ -173,6 +197,8 @@ class _Session:
             try:
                 await self._attempt(exchange, call, credential, attempts.sentinel)
             except UpstreamError as error:
+                if error.cause in REFUSED:
+                    logger.warning("credential %s is out: %s", credential.account, error.message)
                 attempts.failed(time.monotonic(), error)
                 if exchange.call_committed(call) or self._answer.ended:
                     raise
@@ -207,6 +233,8 @@ class _Session:
     async def _write(self, frames: tuple[Frame, ...]) -> None:
         started = self._answer.started
         self._moved = time.monotonic()
+        if self._exchange is not None:
+            self._keep(self._exchange)
         await self._answer.write(frames)
         if self._answer.started and not started and not self._answer.ended:
             self._group.start_soon(self._keep_alive)

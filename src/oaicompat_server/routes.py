@@ -19,6 +19,7 @@ import msgspec
 from msgspec import Struct
 
 from oaicompat.errors import InvalidRequestError, ModelNotFoundError, OaicompatError
+from oaicompat_server.auth import OWNER
 from oaicompat_server.bodies import ClientLeft, find_header, has_body, read_body
 from oaicompat_server.framing import (
     JSON_TYPE,
@@ -169,7 +170,8 @@ class Router:
     async def _exchange(self, context: _Context) -> None:
         body = await self._body(context)
         dialect = DIALECT_ROUTES[context.route.suffix]
-        incoming = Incoming(dialect, body, context.request_id, context.started)
+        owner = context.scope.get(OWNER, "")
+        incoming = Incoming(dialect, body, context.request_id, context.started, owner)
         await self._relay.serve(incoming, context.receive, context.send)
 
     async def _body(self, context: _Context) -> bytes:
