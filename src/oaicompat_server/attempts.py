@@ -11,9 +11,8 @@ from collections.abc import Callable
 
 from oaicompat.errors import OaicompatError, PoolExhaustedError, UpstreamError
 from oaicompat.retry import GiveUp, RetryPolicy
-from oaicompat_server.credentials import Credential, Pool
+from oaicompat_server.credentials import REFUSED, Credential, Pool
 
-_REFUSED = ("credential", "permission")
 _AS_IT_IS = ("empty", "malformed", "signature")
 
 
@@ -92,7 +91,7 @@ class Attempts:
         """Return the failure itself where it says all, else what it means for the pool."""
         unanswered = error.cause == "network" and error.upstream_status is None
         temporary = error.retryable and error.cause not in _AS_IT_IS and not unanswered
-        return self._exhausted(now) if temporary or error.cause in _REFUSED else error
+        return self._exhausted(now) if temporary or error.cause in REFUSED else error
 
     def _exhausted(self, now: float) -> OaicompatError:
         last = self._last

@@ -15,9 +15,11 @@ from oaicompat.errors import UpstreamError
 from oaicompat_server.config import CredentialSettings
 from oaicompat_server.secret import Secret
 
+REFUSED = frozenset({"credential", "permission"})
+"""The causes that take a credential out until the settings are loaded again."""
+
 _FOREVER = float("inf")
 _COOLING = frozenset({"rate", "quota", "overload"})
-_REFUSED = frozenset({"credential", "permission"})
 _STEPS = {
     "rate": (5.0, 15.0, 30.0, 60.0),
     "quota": (60.0, 300.0, 1800.0, 3600.0),
@@ -93,7 +95,7 @@ class Pool:
         """Take the outcome of an attempt: None for success, else the error whose `cause` decides."""
         if error is None:
             self._cells.pop((credential, model), None)
-        elif error.cause in _REFUSED:
+        elif error.cause in REFUSED:
             self._refused.add(credential)
         elif error.cause in _COOLING:
             cell = self._cell(credential, now, model)

@@ -133,6 +133,7 @@ class Answer:
         self._streaming = streaming
         self._headers = headers
         self._writes = 0
+        self._starting = anyio.Lock()
         self.started = False
         self.ended = False
 
@@ -151,16 +152,20 @@ class Answer:
                 await anyio.lowlevel.checkpoint()
 
     async def _start(self) -> None:
-        if not self.started:
-            self.started = True
-            headers = STREAM_HEADERS + self._headers()
-            await self._send({"type": "http.response.start", "status": 200, "headers": headers})
+        if self.started:
+            return
+        async with self._starting:
+            if not self.started:
+                headers = STREAM_HEADERS + self._headers()
+                await self._send({"type": "http.response.start", "status": 200, "headers": headers})
+                self.started = True
 
     async def end(self) -> None:
-        """End a streamed reply; a whole one has ended with its body."""
+        """End a streamed reply; a whole one has ended with its body. Raises `RuntimeError` without a frame."""
+        if not self.started:
+            raise RuntimeError("the exchange is over and gave no frame")
         if not self.ended:
             self.ended = True
-            await self._start()
             await self._send({"type": "http.response.body", "body": b"", "more_body": False})
 
     async def fail(self, error: OaicompatError, frames: Iterable[Frame]) -> None:

@@ -231,12 +231,12 @@ class _Session:
             relay.leases -= 1
 
     async def _write(self, frames: tuple[Frame, ...]) -> None:
-        started = self._answer.started
         self._moved = time.monotonic()
         if self._exchange is not None:
             self._keep(self._exchange)
         await self._answer.write(frames)
-        if self._answer.started and not started and not self._answer.ended:
+        if not self._kept_alive and self._answer.started and not self._answer.ended:
+            self._kept_alive = True
             self._group.start_soon(self._keep_alive)
 
     async def _keep_alive(self) -> None:
