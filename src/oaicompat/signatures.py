@@ -150,7 +150,8 @@ class _Restorer:
                 return Text(self._text(descriptor), signature)
             case "thought":
                 thought = self._thought(descriptor)
-                return None if thought is None else Thought(thought, signature)
+                carried = signature or Signature("", self.backend)
+                return None if thought is None else Thought(thought, carried)
             case "call":
                 if not self.calls or self.calls[0].id != descriptor.id:
                     raise _Mismatch("the calls differ")
@@ -204,7 +205,8 @@ def restore(
     """Rebuild an assistant turn from a message and its carrier.
 
     `carrier` is the JSON of `extra_content.google`; `content` and `reasoning` are the message's texts, `calls`
-    and `images` what it holds of those, in order. Returns `None`, with a note at `path` where there was a
+    and `images` what it holds of those, in order. A thought without a signature comes back with an empty one,
+    which says that the carrier vouches for it. Returns `None`, with a note at `path` where there was a
     carrier, if the message is not the one the carrier describes.
     """
     where = f"{path}.extra_content.google.parts"

@@ -38,24 +38,24 @@ def encode_error(error: OaicompatError) -> bytes:
 
 
 def usage_data(usage: Usage) -> Data:
-    """Return the usage object; every count is present, zero where nothing was counted."""
+    """Return the usage object; modalities stand in the details where the provider told them apart."""
+    prompt = {"cached_tokens": usage.cached, "audio_tokens": usage.input_details.get("audio", 0)}
+    completion = {
+        "reasoning_tokens": usage.reasoning,
+        "audio_tokens": usage.output_details.get("audio", 0),
+        "accepted_prediction_tokens": 0,
+        "rejected_prediction_tokens": 0,
+    }
+    for details, counts in ((prompt, usage.input_details), (completion, usage.output_details)):
+        for modality in ("text", "image"):
+            if modality in counts:
+                details[f"{modality}_tokens"] = counts[modality]
     return {
         "prompt_tokens": usage.input,
         "completion_tokens": usage.output,
         "total_tokens": usage.total,
-        "prompt_tokens_details": {
-            "cached_tokens": usage.cached,
-            "audio_tokens": usage.input_details.get("audio", 0),
-            "image_tokens": usage.input_details.get("image", 0),
-            "text_tokens": usage.input_details.get("text", 0),
-        },
-        "completion_tokens_details": {
-            "reasoning_tokens": usage.reasoning,
-            "audio_tokens": usage.output_details.get("audio", 0),
-            "text_tokens": usage.output_details.get("text", 0),
-            "accepted_prediction_tokens": 0,
-            "rejected_prediction_tokens": 0,
-        },
+        "prompt_tokens_details": prompt,
+        "completion_tokens_details": completion,
     }
 
 
