@@ -240,7 +240,7 @@ def test_messages_that_are_none(message: Any) -> None:
     assert (refused(message).param or "").startswith("messages[0].")
 
 
-@pytest.mark.parametrize("empty", [None, "", [], "absent"])
+@pytest.mark.parametrize("empty", [None, "", [], [{"type": "text", "text": ""}], "absent"])
 def test_an_answer_of_calls_has_no_empty_text(empty: Any) -> None:
     fields = {} if empty == "absent" else {"content": empty}
     [message, _] = clean(answer(tool_calls=[call("c1")], **fields), result("c1"))
@@ -316,6 +316,7 @@ def test_legacy_calls_pair_by_name() -> None:
     assert read[1].parts == (ToolResult(f"{MINTED}0_0", (Text("r"),), "f", "messages[1]"),)
     assert read[3].parts == (ToolResult(f"{MINTED}2_0", (Text("r"),), "f", "messages[3]"),)
     assert refused(answered).param == "messages[0].name"
+    assert refused(answer(function_call=called), answered, answered).param == "messages[2].name"
 
 
 def test_a_call_without_function_names_the_field() -> None:
@@ -422,6 +423,23 @@ def test_details_sign_the_call_they_name() -> None:
     assert [getattr(part, "signature", None) for part in parts] == [None, Signature("detail")]
 
 
+def test_a_lower_source_is_not_asked_once_a_higher_one_gave_something() -> None:
+    details = [{"type": "reasoning.encrypted", "data": "detail", "id": "c2"}]
+    calls = [call("c1"), call("c2")]
+    parts = assistant_parts(tool_calls=calls, reasoning_details=details, **BLOCKS)
+    assert [getattr(part, "signature", None) for part in parts] == [None, Signature("detail")]
+
+
+def test_no_signature_goes_back_twice() -> None:
+    details = [
+        {"type": "reasoning.encrypted", "data": "same", "id": "c1"},
+        {"type": "reasoning.encrypted", "data": "same", "id": "c2"},
+        {"type": "reasoning.summary", "data": "other", "id": "c2"},
+    ]
+    parts = assistant_parts(tool_calls=[call("c1"), call("c2")], reasoning_details=details)
+    assert [getattr(part, "signature", None) for part in parts] == [Signature("same"), None]
+
+
 def test_the_signature_of_a_text() -> None:
     google = {"google": {"thought_signature": "s"}}
     assert assistant_parts(content="a", extra_content=google) == (Text("a", Signature("s")),)
@@ -470,6 +488,20 @@ def test_a_carrier_restores_the_turn() -> None:
 def test_a_carrier_restores_content_given_as_parts() -> None:
     texts = [{"type": "text", "text": "one"}, {"type": "text", "text": "two"}]
     assert clean(carried(content=texts)) == clean(carried())
+
+
+def test_a_carrier_signs_images_shown_and_listed() -> None:
+    shown = f"![image](data:image/png;base64,{PNG})"
+    image = Media("image/png", PNG, signature=Signature("s", "vertex"))
+    for content, images, text in (
+        (f"a{shown}", [], shown),
+        ("a", [{"image_url": {"url": f"data:image/png;base64,{PNG}"}}], ""),
+    ):
+        described = [signatures.describe(Text("a"), "a"), signatures.describe(image, text)]
+        google = signatures.carrier([each for each in described if each], "vertex")
+        [message] = clean(answer(content=content, images=images, extra_content={"google": google}))
+        assert message.parts[0] == Text("a")
+        assert getattr(message.parts[1], "signature", None) == Signature("s", "vertex")
 
 
 def test_a_changed_text_voids_the_carrier() -> None:

@@ -211,6 +211,7 @@ def test_parameters() -> None:
     assert request.stream
     wanted = clean(include=["message.output_text.logprobs"], top_logprobs=3).sampling
     assert wanted == Sampling(logprobs=True, top_logprobs=3)
+    assert decode(top_logprobs=3)[0].sampling == Sampling()
     assert noted(top_logprobs=3) == [("top_logprobs", "dropped", True)]
 
 
