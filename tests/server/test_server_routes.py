@@ -5,20 +5,16 @@ from __future__ import annotations
 import http.client
 import json
 import socket
-import sys
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
 from msgspec import structs
+from tests.support.gateway import Gateway, gateway
 
 from oaicompat_server.config import AuthSettings, Config, ModelSettings, ServerSettings
 from oaicompat_server.routes import Route, request_id_of, resolve
 from oaicompat_server.secret import Secret
-
-sys.path.insert(0, str(Path(__file__).parents[2]))
-from tests.support.gateway import Gateway, gateway
 
 CHAT = {"model": "gpt-4o", "messages": [{"role": "user", "content": "hello"}]}
 CONFIG = Config(
