@@ -215,12 +215,12 @@ def test_addresses_the_backend_cannot_read_are_refused(uri: str, target: Target)
 
 def test_bytes_of_no_known_type_are_refused() -> None:
     with pytest.raises(InvalidRequestError) as caught:
-        image(Media("", "AAAA", path="p"))
+        image(Media("", "AAAA", path="p.url"))
     assert caught.value.param == "p"
 
 
 def test_file_names_go_to_vertex_only() -> None:
-    document = Media("application/pdf", "JVBERi0=", name="a.pdf", path="p")
+    document = Media("application/pdf", "JVBERi0=", name="a.pdf", path="p.url")
     part, notes = image(document, target=VERTEX)
     assert part["inlineData"]["displayName"] == "a.pdf"
     assert notes == []
@@ -272,7 +272,9 @@ def test_image_detail_is_the_highest_asked_for_before_3(
 
 
 def test_an_unknown_detail_is_noted() -> None:
-    _, notes = image(Media("image/png", "AAAA", detail="tiny", path="p"), model="gemini-3.5-flash")
+    _, notes = image(
+        Media("image/png", "AAAA", detail="tiny", path="p.url"), model="gemini-3.5-flash"
+    )
     assert notes == [("p.detail", "dropped")]
 
 

@@ -60,7 +60,7 @@ def encode_bytes(media: Media, context: Context) -> tuple[Blob | None, FileData 
 def _display_name(media: Media, context: Context) -> str | None:
     if media.name and not context.on_vertex:
         context.notes.dropped(
-            f"{media.path}.filename", "the Gemini API takes no file names", inert=True
+            _beside(media.path, "filename"), "the Gemini API takes no file names", inert=True
         )
         return None
     return media.name or None
@@ -94,7 +94,7 @@ def _resolution(media: Media, context: Context) -> MediaResolution | None:
         return None
     level = RESOLUTIONS.get(media.detail)
     if level is None:
-        context.notes.dropped(f"{media.path}.detail", "this level of detail is not known")
+        context.notes.dropped(_beside(media.path, "detail"), "this level of detail is not known")
         return None
     return MediaResolution(level) if context.profile.media_resolution_per_part else None
 
@@ -109,3 +109,8 @@ def _duration(seconds: float | None) -> str | None:
     if seconds is None:
         return None
     return f"{seconds:.9f}".rstrip("0").rstrip(".") + "s"
+
+
+def _beside(path: str, name: str) -> str:
+    """Return the path of the field that stands beside the one a medium came in."""
+    return f"{path.rpartition('.')[0]}.{name}"
