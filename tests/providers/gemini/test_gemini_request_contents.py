@@ -215,7 +215,7 @@ def test_addresses_the_backend_cannot_read_are_refused(uri: str, target: Target)
 
 def test_bytes_of_no_known_type_are_refused() -> None:
     with pytest.raises(InvalidRequestError) as caught:
-        image(Media("", "AAAA", path="p.url"))
+        image(Media("", "AAAA", path="p"))
     assert caught.value.param == "p"
 
 
