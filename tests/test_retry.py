@@ -189,6 +189,12 @@ def test_a_date_means_nothing_without_a_clock() -> None:
     assert retry_after({"retry-after": date(30)}, b"") is None
 
 
+def test_a_date_is_measured_from_the_date_of_its_own_reply() -> None:
+    headers = {"date": date(5), "retry-after": date(30)}
+    assert retry_after(headers, b"") == 25.0
+    assert retry_after(headers, b"", now=NOW + 1_000_000) == 25.0
+
+
 @given(st.integers(0, 4_102_444_800))
 @example(951_782_400)
 @example(951_868_800)

@@ -152,14 +152,17 @@ def retry_after(
 ) -> float | None:
     """Read how many seconds the upstream asks to wait, in [0, 86400]; None when it does not say.
 
-    In this order: the header `Retry-After` (seconds, decimals too, or an IMF-fixdate when `now`, in Unix
-    seconds, is given), `RetryInfo.retryDelay` and `metadata.quotaResetDelay` anywhere in `error.details`, and
-    the message ("Please retry in 48.9s.", gemini-wire section 6). What is malformed counts as absent.
+    In this order: the header `Retry-After` (seconds, decimals too, or an IMF-fixdate, measured from the
+    reply's own `Date`, else from `now` in Unix seconds), `RetryInfo.retryDelay` and
+    `metadata.quotaResetDelay` anywhere in `error.details`, and the message ("Please retry in 48.9s.",
+    gemini-wire section 6). What is malformed counts as absent.
     """
     pairs = headers.items() if isinstance(headers, Mapping) else headers
-    for name, value in pairs:
-        if name.lower() == "retry-after" and (wait := _header(value.strip(), now)) is not None:
-            return _bounded(wait)
+    lines = {name.lower(): value.strip() for name, value in pairs}
+    sent = _http_date(lines.get("date", ""))
+    wait = _header(lines.get("retry-after", ""), now if sent is None else sent)
+    if wait is not None:
+        return _bounded(wait)
     return next((_bounded(wait) for wait in _told(_error(body)) if wait is not None), None)
 
 

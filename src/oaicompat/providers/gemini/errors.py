@@ -56,14 +56,14 @@ def decode_error(
     body: bytes,
     *,
     model: str,
-    now: float = 0.0,
+    now: float | None = None,
     parameter: PathMap = client_parameter,
 ) -> Failure:
     """Decode the answer to a call that failed.
 
     `status` is the HTTP status (200 for an error inside a stream), `body` any bytes, `model` the name the
-    client asked for, `now` the wall clock in Unix seconds for a dated Retry-After, `parameter` maps a path
-    of the Gemini request to the client's parameter. Always returns an error and never raises.
+    client asked for, `now` the wall clock in Unix seconds for a dated Retry-After in a reply without `Date`,
+    `parameter` maps a path of the Gemini request to the client's parameter. Always returns an error and never raises.
     """
     wait = parse_retry_after(headers, body, now=now)
     error = _find_status(body)
@@ -74,7 +74,7 @@ def decode_error(
 
 
 def decode_status(
-    body: bytes, *, model: str, now: float = 0.0, parameter: PathMap = client_parameter
+    body: bytes, *, model: str, now: float | None = None, parameter: PathMap = client_parameter
 ) -> Failure:
     """Decode an error that arrived inside a 200 stream, framed as an event or as a bare JSON block."""
     return decode_error(200, {}, body, model=model, now=now, parameter=parameter)
