@@ -10,6 +10,7 @@ from __future__ import annotations
 import hmac
 import ipaddress
 import re
+import time
 from collections.abc import Awaitable, Callable, Collection, Iterable
 from hashlib import sha256
 
@@ -24,8 +25,10 @@ from oaicompat_server.framing import (
     Receive,
     Scope,
     Send,
+    common_headers,
     header_value,
     refuse,
+    request_id_of,
 )
 from oaicompat_server.secret import Secret
 
@@ -209,7 +212,9 @@ class Gate:
             scope[OWNER] = self._owner(headers)
             await self._app(scope, receive, send)
             return
-        more: Headers = [(b"www-authenticate", b"Bearer")] if error.status == 401 else []
+        more = common_headers(request_id_of(headers), time.monotonic())
+        if error.status == 401:
+            more.append((b"www-authenticate", b"Bearer"))
         await refuse(receive, send, error, more)
 
     def _site_error(self, scope: Scope, headers: Headers) -> OaicompatError | None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import time
 
 from oaicompat.errors import InvalidRequestError, OaicompatError
-from oaicompat_server.framing import Headers, Message, Receive
+from oaicompat_server.framing import Headers, Message, Receive, find_header
 
 _GRACE_SECONDS = 60.0
 _SLOWEST = 100_000.0
@@ -21,11 +21,6 @@ _UNPARSABLE = (
 
 class ClientLeft(Exception):
     """The client closed the connection before its body was complete; there is nobody to answer."""
-
-
-def find_header(headers: Headers, name: bytes) -> bytes | None:
-    """Return the first value of a header (lower-case name), or None."""
-    return next((value for key, value in headers if key == name), None)
 
 
 def has_body(headers: Headers) -> bool:

@@ -76,6 +76,11 @@ class Pool:
         """Tell whether every credential was refused as invalid: waiting does not help."""
         return len(self._refused) == len(self._credentials)
 
+    def reset(self) -> None:
+        """Forget every cooldown and refusal, as a restart would."""
+        self._cells.clear()
+        self._refused.clear()
+
     def lease(
         self, now: float, model: str, exclude: Collection[Credential] = ()
     ) -> Credential | None:

@@ -7,15 +7,18 @@ Header values are percent-encoded and capped here, so that no model name or labe
 from __future__ import annotations
 
 import math
-from collections.abc import Awaitable, Callable, Iterable, MutableMapping
+import re
+import secrets
+import time
+from collections.abc import Awaitable, Callable, Iterable, MutableMapping, Sequence
 from typing import Any
 
 import anyio
-import msgspec
 
-from oaicompat import sse
+from oaicompat.dialects.chat import encode_error
 from oaicompat.errors import OaicompatError
 from oaicompat.events import Frame
+from oaicompat.mapper import sse_bytes
 from oaicompat.notes import Note
 
 Message = MutableMapping[str, Any]
@@ -35,6 +38,7 @@ OWN_HEADERS = (
     b"x-request-id, openai-processing-ms, openai-version, x-mapped-model, x-account-email, "
     b"x-oaicompat-notes, retry-after, x-should-retry"
 )
+_REQUEST_ID = re.compile(rb"[A-Za-z0-9._-]{1,128}\Z")
 _HEADER_CAP = 256
 _NOTES_CAP = 1024
 _LINGER_BYTES = 256 * 1024
@@ -42,18 +46,26 @@ _LINGER_SECONDS = 0.5
 _CHECKPOINT_EVERY = 16
 
 
-def error_body(error: OaicompatError) -> bytes:
-    """Encode an error as OpenAI's error object, all four keys present (openai-wire section 8)."""
-    return msgspec.json.encode(
-        {
-            "error": {
-                "message": error.message,
-                "type": error.type,
-                "param": error.param,
-                "code": error.code,
-            }
-        }
-    )
+def find_header(headers: Headers, name: bytes) -> bytes | None:
+    """Return the first value of a header (lower-case name), or None."""
+    return next((value for key, value in headers if key == name), None)
+
+
+def request_id_of(headers: Headers) -> str:
+    """Return the client's own X-Request-Id when it is a sane token, else a new one."""
+    sent = find_header(headers, b"x-request-id")
+    if sent is not None and _REQUEST_ID.match(sent):
+        return sent.decode("ascii")
+    return f"req_{secrets.token_hex(16)}"
+
+
+def common_headers(request_id: str, started: float) -> Headers:
+    """Return the headers that every reply carries; `started` is on the monotonic clock."""
+    return [
+        (b"x-request-id", request_id.encode("ascii")),
+        (b"openai-processing-ms", b"%d" % ((time.monotonic() - started) * 1000)),
+        (b"openai-version", b"2020-10-01"),
+    ]
 
 
 def header_value(text: str, cap: int = _HEADER_CAP) -> bytes:
@@ -110,7 +122,7 @@ async def refuse(
     The reply goes out whole first; then at most 256 KiB or half a second of the body are read and dropped,
     because a close with unread bytes would reset the connection and lose the reply.
     """
-    body = error_body(error)
+    body = encode_error(error)
     head = [JSON_TYPE, CLOSE, *retry_headers(error), *(headers or ())]
     head.append((b"content-length", b"%d" % len(body)))
     await send({"type": "http.response.start", "status": error.status, "headers": head})
@@ -137,9 +149,9 @@ class Answer:
         self.started = False
         self.ended = False
 
-    async def write(self, frames: Iterable[Frame]) -> None:
+    async def write(self, frames: Sequence[Frame]) -> None:
         """Send frames in one write; of an answer that is not streamed, the one frame is the whole body."""
-        data = b"".join(map(framed, frames)) if self._streaming else b""
+        data = sse_bytes(frames) if self._streaming else b""
         if not self._streaming:
             for frame in frames:
                 self.started = self.ended = True
@@ -168,20 +180,13 @@ class Answer:
             self.ended = True
             await self._send({"type": "http.response.body", "body": b"", "more_body": False})
 
-    async def fail(self, error: OaicompatError, frames: Iterable[Frame]) -> None:
+    async def fail(self, error: OaicompatError, frames: Sequence[Frame]) -> None:
         """Send an error: as an HTTP reply before the headers are out, in-band after that."""
         if self.started:
             await self.write(frames)
             await self.end()
             return
         self.started = self.ended = True
-        body = b"".join(frame.data for frame in frames) or error_body(error)
+        body = b"".join(frame.data for frame in frames) or encode_error(error)
         headers = [JSON_TYPE, *retry_headers(error), *self._headers()]
         await send_body(self._send, error.status, headers, body)
-
-
-def framed(frame: Frame) -> bytes:
-    """Return a frame as Server-Sent Events."""
-    if not frame.name and frame.data.startswith(b":"):
-        return sse.comment(frame.data[1:].decode("utf-8", "replace").strip())
-    return sse.encode(frame.data, frame.name or None)

@@ -15,8 +15,8 @@ from msgspec import Struct
 from uvicorn.protocols.http.flow_control import HIGH_WATER_LIMIT
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
+from oaicompat.dialects.chat import encode_error
 from oaicompat.errors import InvalidRequestError
-from oaicompat_server.framing import error_body
 
 _REASONS = {400: b"Bad Request", 408: b"Request Timeout", 431: b"Request Header Fields Too Large"}
 
@@ -242,7 +242,7 @@ class GuardedProtocol(HttpToolsProtocol):
             cycle.disconnected = True
             cycle.message_event.set()
         status, message = self._refusal or (400, msg)
-        body = error_body(InvalidRequestError(message, status=status))
+        body = encode_error(InvalidRequestError(message, status=status))
         self.transport.write(
             b"HTTP/1.1 %d %s\r\ncontent-type: application/json\r\ncontent-length: %d\r\n"
             b"connection: close\r\n\r\n%s" % (status, _REASONS[status], len(body), body)

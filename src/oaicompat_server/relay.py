@@ -32,7 +32,15 @@ from oaicompat_server.admission import Admission
 from oaicompat_server.attempts import Attempts
 from oaicompat_server.config import Config
 from oaicompat_server.credentials import REFUSED, Credential, Pool
-from oaicompat_server.framing import Answer, Headers, Receive, Send, header_value, notes_header
+from oaicompat_server.framing import (
+    Answer,
+    Headers,
+    Receive,
+    Send,
+    common_headers,
+    header_value,
+    notes_header,
+)
 from oaicompat_server.store import SignatureStore
 from oaicompat_server.upstream import BODY_CAP, Upstream
 
@@ -226,7 +234,11 @@ class _Session:
                     frames = exchange.feed(call, data)
                     if frames:
                         await self._write(frames)
+                    if exchange.failed is not None:
+                        raise exchange.failed
             await self._write(exchange.close(call))
+            if exchange.failed is not None:
+                raise exchange.failed
         finally:
             relay.leases -= 1
 
@@ -281,15 +293,6 @@ async def _cancel_on_leave(receive: Receive, scope: anyio.CancelScope) -> None:
         if message["type"] == "http.disconnect":
             scope.cancel()
             return
-
-
-def common_headers(request_id: str, started: float) -> Headers:
-    """Return the headers that every reply carries; `started` is on the monotonic clock."""
-    return [
-        (b"x-request-id", request_id.encode("ascii")),
-        (b"openai-processing-ms", b"%d" % ((time.monotonic() - started) * 1000)),
-        (b"openai-version", b"2020-10-01"),
-    ]
 
 
 def internal_error(request_id: str) -> OaicompatError:

@@ -8,8 +8,6 @@ the same semantics. What is not served says so as JSON and names what is.
 from __future__ import annotations
 
 import logging
-import re
-import secrets
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from importlib.metadata import version
@@ -18,23 +16,26 @@ from typing import Any
 import msgspec
 from msgspec import Struct
 
+from oaicompat.dialects.chat import encode_error
 from oaicompat.errors import InvalidRequestError, ModelNotFoundError, OaicompatError
 from oaicompat_server.auth import OWNER
-from oaicompat_server.bodies import ClientLeft, find_header, has_body, read_body
+from oaicompat_server.bodies import ClientLeft, has_body, read_body
 from oaicompat_server.framing import (
     JSON_TYPE,
     Headers,
     Receive,
     Scope,
     Send,
-    error_body,
+    common_headers,
+    find_header,
     header_value,
     refuse,
+    request_id_of,
     retry_headers,
     send_body,
 )
 from oaicompat_server.listing import ModelList
-from oaicompat_server.relay import Incoming, Relay, common_headers, internal_error
+from oaicompat_server.relay import Incoming, Relay, internal_error
 
 DIALECT_ROUTES: Mapping[str, str] = {"/chat/completions": "chat"}
 """The dialect behind each route that takes a request; a new one is one line."""
@@ -43,7 +44,6 @@ _PLANNED = frozenset({"/responses", "/completions", "/embeddings"})
 _KNOWN = frozenset({*DIALECT_ROUTES, *_PLANNED, "/models", "/models/detect"})
 _HEALTH = frozenset({"/healthz", "/health", "/readyz"})
 _STACKED = "/chat/completions"
-_REQUEST_ID = re.compile(rb"[A-Za-z0-9._-]{1,128}\Z")
 
 logger = logging.getLogger("oaicompat")
 
@@ -209,14 +209,6 @@ class _Detect(Struct):
     model: str = ""
 
 
-def request_id_of(headers: Headers) -> str:
-    """Return the client's own X-Request-Id when it is a sane token, else a new one."""
-    sent = find_header(headers, b"x-request-id")
-    if sent is not None and _REQUEST_ID.match(sent):
-        return sent.decode("ascii")
-    return f"req_{secrets.token_hex(16)}"
-
-
 def _wants_websocket(headers: Headers) -> bool:
     return (find_header(headers, b"upgrade") or b"").strip().lower() == b"websocket"
 
@@ -242,4 +234,4 @@ async def _answer_error(context: _Context, error: OaicompatError) -> None:
         await refuse(context.receive, context.send, error, headers)
         return
     headers += [JSON_TYPE, *retry_headers(error)]
-    await send_body(context.send, error.status, headers, error_body(error))
+    await send_body(context.send, error.status, headers, encode_error(error))

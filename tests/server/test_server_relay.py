@@ -118,10 +118,16 @@ def assert_idle(served: Gateway) -> None:
 
 
 @pytest.fixture(scope="module")
-def served() -> Iterator[Gateway]:
-    with gateway(Config(upstream=QUICK)) as running:
-        yield running
-        assert_idle(running)
+def running() -> Iterator[Gateway]:
+    with gateway(Config(upstream=QUICK)) as started:
+        yield started
+        assert_idle(started)
+
+
+@pytest.fixture
+def served(running: Gateway) -> Gateway:
+    running.relay.pool.reset()
+    return running
 
 
 def test_plain_answer_and_its_headers(served: Gateway) -> None:
@@ -246,6 +252,14 @@ def test_faults_after_the_first_frame_end_in_band_and_are_never_repeated(
         e for e in reply.events if any(c.get("finish_reason") for c in e.get("choices", ()))
     ]
     assert len(generations(served)) == before + 1
+
+
+def test_a_limit_told_in_band_cools_the_credential(served: Gateway) -> None:
+    told = ask(served, "#script:long:6 #script:error-after:2:429", stream=True)
+    assert told.events[-1]["error"]["code"] == "rate_limit_exceeded"
+    refused = ask(served, "hello")
+    assert refused.status == 429
+    assert int(refused.headers["retry-after"]) >= 1
 
 
 @pytest.mark.parametrize(

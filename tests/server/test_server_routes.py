@@ -13,7 +13,8 @@ from msgspec import structs
 from tests.support.gateway import Gateway, gateway
 
 from oaicompat_server.config import AuthSettings, Config, ModelSettings, ServerSettings
-from oaicompat_server.routes import Route, request_id_of, resolve
+from oaicompat_server.framing import request_id_of
+from oaicompat_server.routes import Route, resolve
 from oaicompat_server.secret import Secret
 
 CHAT = {"model": "gpt-4o", "messages": [{"role": "user", "content": "hello"}]}
