@@ -117,7 +117,7 @@ class UpstreamProtocolError(UpstreamError):
 
 
 class PoolExhaustedError(OaicompatError):
-    """No credential can serve the request now; carries the earliest moment one can, and the last real reason."""
+    """No credential can serve the request now; tells when one can, and the last real reason."""
 
     default_status = 429
     default_type = "rate_limit_error"

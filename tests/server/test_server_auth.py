@@ -102,6 +102,7 @@ def test_refusal_is_openai_shaped_and_closes_the_connection() -> None:
     assert status == 401
     assert headers[b"www-authenticate"] == b"Bearer"
     assert headers[b"connection"] == b"close"
+    assert headers[b"x-request-id"].startswith(b"req_")
     assert headers[b"content-type"] == b"application/json"
 
 

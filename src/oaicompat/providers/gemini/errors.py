@@ -63,7 +63,8 @@ def decode_error(
 
     `status` is the HTTP status (200 for an error inside a stream), `body` any bytes, `model` the name the
     client asked for, `now` the wall clock in Unix seconds for a dated Retry-After in a reply without `Date`,
-    `parameter` maps a path of the Gemini request to the client's parameter. Always returns an error and never raises.
+    `parameter` maps a path of the Gemini request to the client's parameter. Always returns an error and
+    never raises.
     """
     wait = parse_retry_after(headers, body, now=now)
     error = _find_status(body)
