@@ -34,8 +34,8 @@ PATHS = [
     "/healthz/v1/models", "/readyz/", "/readyz.json", "/ready", "/metrics", "/debug", "/docs", "/openapi.json",
     "/favicon.ico", "/v1/models/detect", "/v1/responses", "/v1/completions", "/v1/embeddings", "/api/hello",
     "/v1/messages", "/..", "/../healthz", "/%2e%2e/healthz", "/healthz%2e", "/healthz\\", "\\healthz",
-    "/healthz\t", "/healthz\r\n", "/\uff48ealthz", "/healthz/\u200b", "/v1/models/healthz", "*", "/internal/warmup",
-    "/health,z", "/healthz&x=1",
+    "/healthz\t", "/healthz\r\n", "/\uff48ealthz", "/healthz/\u200b", "/v1/models/healthz", "*",
+    "/internal/warmup", "/health,z", "/healthz&x=1",
 ]  # fmt: skip
 METHODS = ["GET", "HEAD", "POST", "PUT", "OPTIONS", "TRACE", "get"]
 EXEMPT = {
