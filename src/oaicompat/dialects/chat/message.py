@@ -22,6 +22,8 @@ from oaicompat.signatures import carrier, describe, needed
 
 Data = dict[str, Any]
 
+_RAW_SOUND = ("audio/l16", "audio/pcm")
+
 
 def encode_error(error: OaicompatError) -> bytes:
     """Encode an error as OpenAI's error object, for a body or a stream's last frame."""
@@ -136,8 +138,8 @@ def audio_data(sounds: Sequence[Media], context: AnswerContext) -> Data:
             b"".join(a2b_base64(each.data) for each in sounds), newline=False
         ).decode()
     wanted = context.request.audio.format if context.request.audio else "wav"
-    mime = sounds[0].mime.lower()
-    if wanted != "pcm16" and ("l16" in mime or "pcm" in mime):
+    mime = sounds[0].mime
+    if wanted != "pcm16" and mime.partition(";")[0].strip().lower() in _RAW_SOUND:
         data = wav(data, mime)
     return {
         "id": f"audio_{context.token or '0'}",
@@ -169,7 +171,8 @@ def extensions(parts: Sequence[Part], search: Search | None, context: AnswerCont
     if needed(parts):
         described = (describe(part, shown(part, context.options)) for part in parts)
         google = carrier([each for each in described if each is not None], context.backend)
-        details = [_detail(part, index) for index, part in enumerate(parts) if _signature(part)]
+        signed = [part for part in parts if _signature(part)]
+        details = [_detail(part, index) for index, part in enumerate(signed)]
         if details:
             data["reasoning_details"] = details
     if search is not None:

@@ -208,7 +208,7 @@ class LogprobsCandidate(Struct, frozen=True, rename="camel", gc=False):
     """One token with its log probability."""
 
     token: str | None = None
-    log_probability: float | None = None
+    log_probability: float | str | None = None
 
 
 class TopCandidates(Struct, frozen=True):

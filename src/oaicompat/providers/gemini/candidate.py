@@ -12,6 +12,7 @@ from collections.abc import Mapping
 import msgspec
 from msgspec import Raw, Struct
 
+from oaicompat.errors import InvalidRequestError, UpstreamProtocolError
 from oaicompat.events import (
     Cited,
     Delta,
@@ -22,6 +23,7 @@ from oaicompat.events import (
     PartStart,
     TokenLogprob,
 )
+from oaicompat.media import normalise
 from oaicompat.messages import (
     MINTED,
     Code,
@@ -42,6 +44,7 @@ from oaicompat.providers.gemini.answer_schema import (
     Candidate,
     FunctionCall,
     GenerateContentResponse,
+    LogprobsCandidate,
     LogprobsResult,
 )
 from oaicompat.providers.gemini.finish import Ending, ending, name
@@ -53,6 +56,7 @@ _decode_string = msgspec.json.Decoder(str).decode
 _decode_object = msgspec.json.Decoder(dict[str, Raw]).decode
 _EMPTY = b'""'
 _NOTHING = (_EMPTY, b"null")
+_IMPOSSIBLE = -9999.0
 
 
 class Reading(Struct, frozen=True):
@@ -137,17 +141,18 @@ class CandidateDecoder:
         if candidate.logprobs_result:
             self._logprobs(candidate.logprobs_result, events)
 
-    def finish(self, events: list[Event]) -> None:
-        """End the candidate; raises `UpstreamError` where its end is no end."""
-        how = ending(self._finish, self._message, shown=self._shown, calls=self._calls > 0)
+    def reopen(self) -> None:
+        """Forget how the body ended, which another one continues."""
+        self._finish = self._message = None
+
+    def finish(self, events: list[Event], how: Ending | None = None) -> None:
+        """End the candidate, in its own way if not in `how`; raises `UpstreamError` where its end is no end."""
+        if how is None:
+            how = ending(self._finish, self._message, shown=self._shown, calls=self._calls > 0)
         self._end_part(events)
         if self._sources:
             found = self._sources.citations(self._visible())
             events.append(Cited(self._number, found, self._sources.search()))
-        self.end(how, events)
-
-    def end(self, how: Ending, events: list[Event]) -> None:
-        """End the candidate so, with the provider's refusal where there is one."""
         if how.refusal:
             self._whole(Refusal(how.refusal), events)
         events.append(Finished(self._number, how.reason, self._finish or ""))
@@ -158,6 +163,7 @@ class CandidateDecoder:
     def _text(self, raw: bytes, kind: type[Text] | type[Thought], events: list[Event]) -> None:
         if raw in _NOTHING:
             return
+        text = _decode_string(raw)
         if self._open is not kind or self._arguments is not None:
             self._end_part(events)
             self._open = kind
@@ -167,7 +173,6 @@ class CandidateDecoder:
                 self._texts.append([])
         if kind is Text:
             self._texts[-1].append(raw)
-        text = _decode_string(raw)
         events.append(Delta(self._number, "", raw) if self._fast else Delta(self._number, text))
 
     def more_text(self, raw: bytes, events: list[Event]) -> None:
@@ -264,11 +269,15 @@ class CandidateDecoder:
         tokens = []
         for position, chosen in enumerate(found.chosen_candidates):
             top = (likeliest[position].candidates or []) if position < len(likeliest) else []
-            alternatives = tuple((each.token or "", each.log_probability or 0.0) for each in top)
-            tokens.append(
-                TokenLogprob(chosen.token or "", chosen.log_probability or 0.0, alternatives)
-            )
+            alternatives = tuple((each.token or "", _logprob(each)) for each in top)
+            tokens.append(TokenLogprob(chosen.token or "", _logprob(chosen), alternatives))
         events.append(Logprobs(self._number, tuple(tokens)))
+
+
+def _logprob(candidate: LogprobsCandidate) -> float:
+    """Return a log probability; minus infinity, a word in Gemini's JSON, is a number for OpenAI."""
+    value = candidate.log_probability
+    return _IMPOSSIBLE if isinstance(value, str) else value or 0.0
 
 
 class _StreamedCall:
@@ -353,10 +362,21 @@ def _media(part: AnswerPart, signature: Signature | None) -> Media:
     thought = bool(part.thought)
     if part.inline_data is not None:
         blob = part.inline_data
-        return Media(blob.mime_type or "", blob.data or "", thought=thought, signature=signature)
+        mime, data = blob.mime_type or "", blob.data or ""
+        if mime.startswith("audio/") and data:
+            data = _sound(data)
+        return Media(mime, data, thought=thought, signature=signature)
     file = part.file_data
     uri, mime = (file.file_uri or "", file.mime_type or "") if file else ("", "")
     return Media(mime, uri=uri, thought=thought, signature=signature)
+
+
+def _sound(data: str) -> str:
+    """Return standard base64: sound is the one medium an answer's encoder has to decode."""
+    try:
+        return normalise(data, "")
+    except InvalidRequestError:
+        raise UpstreamProtocolError("The upstream sent audio that is not base64.") from None
 
 
 def _provider_part(part: AnswerPart, signature: Signature | None) -> Part | None:
@@ -375,6 +395,5 @@ def _provider_part(part: AnswerPart, signature: Signature | None) -> Part | None
         ("functionResponse", part.function_response),
     ):
         if raw and bytes(raw) != b"null":
-            compact = Raw(msgspec.json.format(bytes(raw), indent=-1))
-            return ServerTool(kind, compact, thought, signature)
+            return ServerTool(kind, Raw(_compact(raw).encode()), thought, signature)
     return None

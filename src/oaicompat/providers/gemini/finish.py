@@ -18,6 +18,7 @@ _Kind = Literal["done", "length", "safety", "filtered", "broken", "textual"]
 KINDS: dict[str, _Kind] = {
     "STOP": "done",
     "MAX_TOKENS": "length",
+    "CONTINUATION": "length",
     "SAFETY": "safety",
     "PROHIBITED_CONTENT": "safety",
     "BLOCKLIST": "safety",
@@ -38,7 +39,10 @@ KINDS: dict[str, _Kind] = {
     "OTHER": "textual",
     "FINISH_REASON_UNSPECIFIED": "textual",
 }
-"""What each reason means; one that is not listed is `textual`: fine where there is something to show."""
+"""What each reason means; one that is not listed is `textual`: fine where there is something to show.
+
+A `CONTINUATION` that comes to its end here is one without a token to go on with: the answer is cut short.
+"""
 
 CONTINUATION = "CONTINUATION"
 
@@ -102,6 +106,11 @@ def broken(native: str, message: str | None) -> UpstreamError:
 def blocked(reason: str, message: str | None) -> Ending:
     """Return the end of an answer whose prompt was refused with this `blockReason`."""
     return Ending("content_filter", _refusal("prompt", reason, message))
+
+
+def withheld() -> Ending:
+    """Return the end of a candidate that never came, though one behind it did."""
+    return Ending("content_filter", "The provider returned no answer for this choice.")
 
 
 def _refusal(what: str, reason: str, message: str | None) -> str:

@@ -14,7 +14,10 @@ import msgspec
 from oaicompat.errors import UpstreamProtocolError
 from oaicompat.providers.gemini.answer_schema import PartialArg
 
-_SEGMENT = re.compile(r"\.([^.\[\]]+)|\[(\d+)\]|\[(['\"])((?:(?!\3)[^\\]|\\.)*)\3\]")
+_SEGMENT = re.compile(r"\.([^.\[\]]+)|\[(\d{1,9})\]|\[(['\"])((?:(?!\3)[^\\]|\\.)*)\3\]")
+
+DEPTH = 128
+"""How deep arguments may be nested; nobody downstream takes more (reliability D8)."""
 
 Path = tuple[str | int, ...]
 
@@ -30,6 +33,8 @@ def parse_path(path: str) -> Path:
         name, index, _, quoted = match.groups()
         segments.append(int(index) if index is not None else name if name is not None else quoted)
         at = match.end()
+        if len(segments) > DEPTH:
+            raise _malformed("a path that is too deep")
     return tuple(segments)
 
 

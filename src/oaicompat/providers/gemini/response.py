@@ -15,12 +15,13 @@ from oaicompat.errors import OaicompatError, UpstreamProtocolError
 from oaicompat.events import Completed, Event, Failed, Metered, Opened, Usage
 from oaicompat.notes import Notes
 from oaicompat.providers.gemini.answer_schema import (
+    Candidate,
     GenerateContentResponse,
     PromptFeedback,
 )
 from oaicompat.providers.gemini.candidate import CandidateDecoder, Reading, plain_text
 from oaicompat.providers.gemini.errors import decode_status
-from oaicompat.providers.gemini.finish import CONTINUATION, blocked, no_candidates
+from oaicompat.providers.gemini.finish import CONTINUATION, blocked, no_candidates, withheld
 from oaicompat.providers.gemini.lane import Lane
 from oaicompat.providers.gemini.usage import Counter
 from oaicompat.sse import Decoder as FrameDecoder
@@ -44,6 +45,7 @@ class Decoder:
         self._body: list[bytes] = []
         self._candidates: dict[int, CandidateDecoder] = {}
         self._opened = False
+        self._opening = Opened()
         self._dead = False
         self._counter = Counter()
         self._lane = Lane()
@@ -87,6 +89,8 @@ class Decoder:
         """Prepare for the body of the continued request."""
         self.continuation = self._resume = None
         self._dead = False
+        for candidate in self._candidates.values():
+            candidate.reopen()
         self._frames = FrameDecoder()
         self._body = []
         self._settle()
@@ -117,24 +121,44 @@ class Decoder:
             self._counter.add(bytes(chunk.usage_metadata))
         if chunk.prompt_feedback is not None and chunk.prompt_feedback.block_reason:
             self._feedback = chunk.prompt_feedback
-        candidates = chunk.candidates
-        if not candidates:
-            return
+        if not self._opened:
+            self._introduce(chunk)
+        if chunk.candidates:
+            self._take_candidates(chunk.candidates, payload, events)
+
+    def _take_candidates(
+        self, candidates: list[Candidate], payload: bytes, events: list[Event]
+    ) -> None:
         if not self._token:
-            self._token = chunk.response_id or blake2s(payload, digest_size=9).hexdigest()
+            self._token = self._opening.response_id or blake2s(payload, digest_size=9).hexdigest()
         before = len(events)
+        try:
+            self._take_each(candidates, events)
+        finally:
+            if not self._opened and len(events) > before:
+                self._open(events, before)
+
+    def _take_each(self, candidates: list[Candidate], events: list[Event]) -> None:
         for position, candidate in enumerate(candidates):
             index = position if candidate.index is None else candidate.index
+            if not 0 <= index < self._reading.candidates:
+                self._notes.dropped("choices", "the provider returned more than asked for")
+                continue
             if candidate.continuation_token:
                 self._resume = candidate.continuation_token
             (self._candidates.get(index) or self._candidate(index)).take(candidate, events)
-        if not self._opened and len(events) > before:
-            self._open(events, before, chunk)
 
-    def _open(self, events: list[Event], at: int, chunk: GenerateContentResponse | None) -> None:
+    def _introduce(self, chunk: GenerateContentResponse) -> None:
+        """Take the ids, which an answer without content tells before there is any event."""
+        known = self._opening
+        self._opening = Opened(
+            known.response_id or chunk.response_id or "",
+            known.model_version or chunk.model_version or "",
+        )
+
+    def _open(self, events: list[Event], at: int) -> None:
         self._opened = True
-        known = (chunk.response_id or "", chunk.model_version or "") if chunk else ("", "")
-        events.insert(at, Opened(*known))
+        events.insert(at, self._opening)
 
     def _candidate(self, index: int) -> CandidateDecoder:
         found = self._candidates.get(index)
@@ -145,27 +169,18 @@ class Decoder:
         return found
 
     def _end(self, events: list[Event]) -> None:
-        chunk = None
         if self._reading.streamed:
             for payload in self._frames.close():
                 self._take_slowly(payload, events)
         else:
             payload = b"".join(self._body)
-            chunk = _decode_chunk(payload)
-            self._take(chunk, payload, events)
+            self._take(_decode_chunk(payload), payload, events)
         if self._continues():
             return
         before = len(events)
-        if self._candidates:
-            for index in sorted(self._candidates):
-                self._candidates[index].finish(events)
-            self._count_candidates()
-        elif self._feedback is not None:
-            self._block(self._feedback, events)
-        else:
-            raise no_candidates()
+        self._finish(events)
         if not self._opened:
-            self._open(events, before, chunk)
+            self._open(events, before)
         self._meter(events)
         events.append(Completed())
 
@@ -176,15 +191,25 @@ class Decoder:
         self.continuation = self._resume
         return True
 
+    def _finish(self, events: list[Event]) -> None:
+        """End every choice: a candidate that a refused prompt cut short, or that never came, too."""
+        feedback, seen = self._feedback, self._candidates
+        if not seen and feedback is None:
+            raise no_candidates()
+        if seen:
+            self._count_candidates()
+        for index in range(max(seen) + 1 if seen else self._reading.candidates):
+            how = None
+            if feedback is not None and (index not in seen or seen[index].native is None):
+                how = blocked(str(feedback.block_reason), feedback.block_reason_message)
+            elif index not in seen:
+                how = withheld()
+            self._candidate(index).finish(events, how)
+
     def _count_candidates(self) -> None:
         missing = self._reading.candidates - len(self._candidates)
         if missing > 0:
             self._notes.dropped("choices", f"the provider returned {missing} fewer than asked for")
-
-    def _block(self, feedback: PromptFeedback, events: list[Event]) -> None:
-        how = blocked(str(feedback.block_reason), feedback.block_reason_message)
-        for index in range(self._reading.candidates):
-            self._candidate(index).end(how, events)
 
     def _meter(self, events: list[Event]) -> None:
         self._settle()

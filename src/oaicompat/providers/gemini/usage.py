@@ -47,7 +47,7 @@ class Counter:
         if not raw:
             return
         shape = raw.translate(None, _DIGITS)
-        if shape == self._shape:
+        if self._kept and shape == self._shape:
             self._kept[-1] = raw
         else:
             self._shape = shape
