@@ -82,10 +82,10 @@ def server() -> None:
         assert running.stdout is not None
         base = running.stdout.readline().split()[-1]
         try:
-            with urllib.request.urlopen(
-                base.removesuffix("/v1") + "/healthz", timeout=10
-            ) as health:
-                check(json.load(health)["status"] == "ok", "unhealthy")
+            with urllib.request.urlopen(base.removesuffix("/v1") + "/healthz", timeout=10) as reply:
+                health = json.load(reply)
+            known = {"status": "ok", "version": version("oaicompat-server")}
+            check(health == known, f"the gateway's health is {health}")
             body = {"model": "gpt-4o", "messages": [{"role": "user", "content": "Hello"}]}
             request = urllib.request.Request(
                 f"{base}/chat/completions",
