@@ -38,6 +38,11 @@ def payloads(raw: bytes) -> list[bytes]:
     return found
 
 
+def done(raw: bytes) -> bool:
+    """Tell whether a stream ended with the success marker."""
+    return b"[DONE]" in payloads(raw)
+
+
 def failure(raw: bytes) -> Json | None:
     """Return the error a stream ended with, if it did."""
     frames = payloads(raw)

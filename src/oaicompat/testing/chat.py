@@ -129,7 +129,6 @@ def _scalars() -> st.SearchStrategy[Json]:
         max_completion_tokens=tokens,
         stop=st.one_of(texts(), st.lists(texts(), min_size=1, max_size=4)),
         reasoning_effort=st.sampled_from(_EFFORTS),
-        parallel_tool_calls=st.booleans(),
         service_tier=st.sampled_from(("auto", "default", "flex", "scale", "priority", "fast")),
         metadata=st.dictionaries(names(), texts(min_size=0), max_size=2),
         logit_bias=st.dictionaries(
@@ -187,9 +186,13 @@ def _tooling(draw: st.DrawFn) -> Json:
         )
         named = {"name": functions[0]["name"]}
         choice = st.sampled_from(("none", "auto", named))
-        return {"functions": functions} | draw(some(function_call=choice))
+        return {"functions": functions} | draw(
+            some(function_call=choice, parallel_tool_calls=st.booleans())
+        )
     tools = draw(_tools())
-    return {"tools": tools} | draw(some(tool_choice=_choices(tools)))
+    return {"tools": tools} | draw(
+        some(tool_choice=_choices(tools), parallel_tool_calls=st.booleans())
+    )
 
 
 def _streaming() -> st.SearchStrategy[Json]:
