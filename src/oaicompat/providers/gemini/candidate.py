@@ -12,7 +12,6 @@ from collections.abc import Mapping
 import msgspec
 from msgspec import Raw, Struct
 
-from oaicompat.errors import InvalidRequestError, UpstreamProtocolError
 from oaicompat.events import (
     Cited,
     Delta,
@@ -23,12 +22,8 @@ from oaicompat.events import (
     PartStart,
     TokenLogprob,
 )
-from oaicompat.media import normalise
 from oaicompat.messages import (
     MINTED,
-    Code,
-    CodeResult,
-    Media,
     Part,
     Refusal,
     ServerTool,
@@ -38,6 +33,7 @@ from oaicompat.messages import (
     ToolCall,
 )
 from oaicompat.notes import Notes
+from oaicompat.providers.gemini.answer_parts import compact, media, provider_part, verbatim
 from oaicompat.providers.gemini.answer_schema import (
     AnswerContent,
     AnswerPart,
@@ -145,10 +141,12 @@ class CandidateDecoder:
         """Forget how the body ended, which another one continues."""
         self._finish = self._message = None
 
-    def finish(self, events: list[Event], how: Ending | None = None) -> None:
-        """End the candidate, in its own way if not in `how`; raises `UpstreamError` where its end is no end."""
-        if how is None:
-            how = ending(self._finish, self._message, shown=self._shown, calls=self._calls > 0)
+    def ending(self) -> Ending:
+        """Decide how the candidate ended; raises `UpstreamError` where its end is no end."""
+        return ending(self._finish, self._message, shown=self._shown, calls=self._calls > 0)
+
+    def finish(self, how: Ending, events: list[Event]) -> None:
+        """End the candidate so, with its sources and the provider's refusal where there is one."""
         self._end_part(events)
         if self._sources:
             found = self._sources.citations(self._visible())
@@ -187,8 +185,8 @@ class CandidateDecoder:
             self._call(part.function_call, part, events)
         elif part.inline_data is not None or part.file_data is not None:
             self._shown = True
-            self._whole(_media(part, signature), events)
-        elif (whole := _provider_part(part, signature)) is not None:
+            self._whole(media(part, signature), events)
+        elif (whole := provider_part(part, signature)) is not None:
             self._whole(whole, events)
         elif part.text and signature is None:
             self._text(bytes(part.text), Thought, events)
@@ -235,7 +233,7 @@ class CandidateDecoder:
             return
         if self._reading.server_calls:
             run_by_provider = ServerTool(
-                "functionCall", _verbatim(call), bool(part.thought), self._signature(part)
+                "functionCall", verbatim(call), bool(part.thought), self._signature(part)
             )
             self._whole(run_by_provider, events)
             return
@@ -248,7 +246,7 @@ class CandidateDecoder:
             if not call.will_continue:
                 self._end_part(events)
         else:
-            self._whole(_with_arguments(begun, _compact(call.args)), events)
+            self._whole(_with_arguments(begun, compact(call.args)), events)
 
     def _begun(self, call: FunctionCall, part: AnswerPart) -> ToolCall:
         called = self._reading.names.get(call.name or "", call.name or "")
@@ -336,19 +334,6 @@ def _remarkable(candidate: Candidate) -> bool:
     )
 
 
-def _verbatim(call: FunctionCall) -> Raw:
-    fields = {"id": call.id, "name": call.name, "args": call.args or None}
-    given = {key: value for key, value in fields.items() if value is not None}
-    return Raw(msgspec.json.format(msgspec.json.encode(given), indent=-1))
-
-
-def _compact(args: Raw) -> str:
-    text = bytes(args)
-    if not text or text == b"null":
-        return "{}"
-    return msgspec.json.format(text, indent=-1).decode()
-
-
 def _with_arguments(call: ToolCall, arguments: str) -> ToolCall:
     """Return the call with its arguments; those of a free-text tool are the text in their one property."""
     if call.custom:
@@ -356,44 +341,3 @@ def _with_arguments(call: ToolCall, arguments: str) -> ToolCall:
         if wrapped is not None and bytes(wrapped).startswith(b'"'):
             arguments = _decode_string(wrapped)
     return msgspec.structs.replace(call, arguments=arguments)
-
-
-def _media(part: AnswerPart, signature: Signature | None) -> Media:
-    thought = bool(part.thought)
-    if part.inline_data is not None:
-        blob = part.inline_data
-        mime, data = blob.mime_type or "", blob.data or ""
-        if mime.startswith("audio/") and data:
-            data = _sound(data)
-        return Media(mime, data, thought=thought, signature=signature)
-    file = part.file_data
-    uri, mime = (file.file_uri or "", file.mime_type or "") if file else ("", "")
-    return Media(mime, uri=uri, thought=thought, signature=signature)
-
-
-def _sound(data: str) -> str:
-    """Return standard base64: sound is the one medium an answer's encoder has to decode."""
-    try:
-        return normalise(data, "")
-    except InvalidRequestError:
-        raise UpstreamProtocolError("The upstream sent audio that is not base64.") from None
-
-
-def _provider_part(part: AnswerPart, signature: Signature | None) -> Part | None:
-    thought = bool(part.thought)
-    if part.executable_code is not None:
-        code = part.executable_code
-        language = code.language if isinstance(code.language, str) else "PYTHON"
-        return Code(code.code or "", language, code.id, thought, signature)
-    if part.code_execution_result is not None:
-        result = part.code_execution_result
-        outcome = str(result.outcome) if result.outcome is not None else ""
-        return CodeResult(outcome, result.output or "", result.id, thought, signature)
-    for kind, raw in (
-        ("toolCall", part.tool_call),
-        ("toolResponse", part.tool_response),
-        ("functionResponse", part.function_response),
-    ):
-        if raw and bytes(raw) != b"null":
-            return ServerTool(kind, Raw(_compact(raw).encode()), thought, signature)
-    return None

@@ -21,7 +21,13 @@ from oaicompat.providers.gemini.answer_schema import (
 )
 from oaicompat.providers.gemini.candidate import CandidateDecoder, Reading, plain_text
 from oaicompat.providers.gemini.errors import decode_status
-from oaicompat.providers.gemini.finish import CONTINUATION, blocked, no_candidates, withheld
+from oaicompat.providers.gemini.finish import (
+    CONTINUATION,
+    Ending,
+    blocked,
+    no_candidates,
+    withheld,
+)
 from oaicompat.providers.gemini.lane import Lane
 from oaicompat.providers.gemini.usage import Counter
 from oaicompat.sse import Decoder as FrameDecoder
@@ -198,13 +204,17 @@ class Decoder:
             raise no_candidates()
         if seen:
             self._count_candidates()
-        for index in range(max(seen) + 1 if seen else self._reading.candidates):
-            how = None
-            if feedback is not None and (index not in seen or seen[index].native is None):
-                how = blocked(str(feedback.block_reason), feedback.block_reason_message)
-            elif index not in seen:
-                how = withheld()
-            self._candidate(index).finish(events, how)
+        count = max(seen) + 1 if seen else self._reading.candidates
+        endings = [self._ending(index, feedback) for index in range(count)]
+        for index, how in enumerate(endings):
+            self._candidate(index).finish(how, events)
+
+    def _ending(self, index: int, feedback: PromptFeedback | None) -> Ending:
+        """Decide how a choice ended; raises before any of them is ended, so that all can be tried again."""
+        seen = self._candidates.get(index)
+        if feedback is not None and (seen is None or seen.native is None):
+            return blocked(str(feedback.block_reason), feedback.block_reason_message)
+        return withheld() if seen is None else seen.ending()
 
     def _count_candidates(self) -> None:
         missing = self._reading.candidates - len(self._candidates)
