@@ -76,7 +76,8 @@ class UpstreamError(OaicompatError):
 
     `retryable` says whether the same call may succeed elsewhere or later; `cause` is the class the pool acts
     on: `rate` or `quota` (cools the credential), `overload` (cools the model), `credential` (out until
-    reload), `permission` (out, with its reason), `signature` (retry once with the sentinel), `network`,
+    reload), `permission` (out, with its reason), `model_permission` (another credential's project may use
+    the model, this one stays good for others), `signature` (retry once with the sentinel), `network`,
     `empty` (no candidates), `malformed` (a call the model garbled), or `request` (the client's own).
     """
 

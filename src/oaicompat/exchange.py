@@ -12,12 +12,12 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-import msgspec
-from msgspec import Raw, Struct
+from msgspec import Struct
 from msgspec.structs import replace
 
-from oaicompat.dialects import AnswerContext, AnswerOptions, Dialect, Encoder, chat, responses
-from oaicompat.errors import InvalidRequestError, OaicompatError, UnsupportedFeatureError
+from oaicompat.dialects import AnswerContext, AnswerOptions, Encoder
+from oaicompat.dialects.registry import decode_request, find_dialect
+from oaicompat.errors import OaicompatError, UnsupportedFeatureError
 from oaicompat.events import (
     Completed,
     Delta,
@@ -31,23 +31,16 @@ from oaicompat.events import (
     PartStart,
     Usage,
 )
-from oaicompat.messages import Request, Signature, ToolCall
+from oaicompat.messages import Backend, Request, Signature, ToolCall
 from oaicompat.models import BUILTIN, ModelMap
 from oaicompat.notes import Note, Notes
 from oaicompat.providers.gemini.candidate import Reading
 from oaicompat.providers.gemini.endpoints import Target, generate_url
-from oaicompat.providers.gemini.errors import decode_error
 from oaicompat.providers.gemini.profiles import profile
 from oaicompat.providers.gemini.request import Encoded, EncodeOptions, encode_request
-from oaicompat.providers.gemini.response import Decoder
+from oaicompat.strands import Strand, failure
 from oaicompat.supplies import Effect, Needs, RememberSignature, Supplies, needs, supplied
 from oaicompat.wire import as_bytes
-
-DIALECTS: Mapping[str, Dialect] = {"chat": chat}
-"""Who answers, by the dialect of the route that was asked."""
-
-ERROR_BODY = 64 * 1024
-"""Bytes of an upstream error body that are read; the rest is of no use to anybody."""
 
 CANDIDATES = 8
 """The most candidates one upstream call may be asked for (mappings 3)."""
@@ -81,30 +74,13 @@ class UpstreamRequest(Struct, frozen=True):
     body: bytes
 
 
-class _Strand:
-    """One upstream call and its continuations: which choices it answers, and where it stands."""
-
-    def __init__(self, first: int, candidates: int) -> None:
-        self.first = first
-        self.candidates = candidates
-        self.decoder: Decoder | None = None
-        self.continuation: str | None = None
-        self.held: list[Event] = []
-        self.notes = Notes()
-        self.status = 0
-        self.headers: Mapping[str, str] = {}
-        self.error_body = b""
-        self.due = True
-        self.committed = False
-        self.complete = False
-
-
 class Exchange:
     """One client request; see the module's text for how it is driven.
 
     `body` is bytes, text or a mapping; `created` Unix seconds; `new_id` returns a token unique to this answer
     (without it ids derive from the upstream's response id); `strict` refuses what would be dropped or
-    approximated; `streaming` overrules what the body says. Raises `InvalidRequestError`.
+    approximated; `streaming` overrules what the body says; `backend` is the one the calls are likely for.
+    Raises `InvalidRequestError`, and `ValueError` for a dialect there is not.
     """
 
     def __init__(
@@ -117,30 +93,32 @@ class Exchange:
         new_id: Callable[[], str] | None = None,
         strict: bool = False,
         streaming: bool | None = None,
+        backend: Backend = "gemini",
         options: Options | None = None,
     ) -> None:
-        self._dialect = DIALECTS[dialect]
+        self._dialect = find_dialect(dialect)
         self._options = options or Options()
         self._strict = strict
         self._decode_notes = Notes()
         self._answer_notes = Notes("answer")
-        self._request = _decode(self._dialect, as_bytes(body), self._decode_notes)
+        self._request = decode_request(dialect, as_bytes(body), self._decode_notes)
         self._refuse_strictly(self._decode_notes)
         self.requested_model = self._request.model
         self.model = models.resolve(self._request.model).model
         self.streaming = self._request.stream if streaming is None else streaming
         self.committed = False
         self.failed: OaicompatError | None = None
-        self.finish_reasons: tuple[str, ...] = ()
         self.usage: Usage | None = None
         self._token = new_id() if new_id else ""
         self._created = created
         self._asked: set[str] = set()
-        self._strands = self._split()
-        self._calls: dict[int, _Strand] = {}
+        self._strands = self._split(backend)
+        self._calls: dict[int, Strand] = {}
+        self._committed: set[int] = set()
+        self._failures: dict[int, OaicompatError] = {}
+        self._finishes: dict[int, str] = {}
         self._encoder: Encoder | None = None
         self._folder = Folder()
-        self._backend = "gemini"
         self._opened = False
         self._effects: list[Effect] = []
 
@@ -151,22 +129,31 @@ class Exchange:
             if note.refusable:
                 raise UnsupportedFeatureError(f"{note.path}: {note.reason}", param=note.path)
 
-    def _split(self) -> list[_Strand]:
+    def _split(self, backend: Backend) -> list[Strand]:
         """Spread the choices over calls: a model may refuse several candidates, and each call has a limit."""
         wanted = self._request.sampling.candidates or 1
-        several = profile(self.model, "gemini").multiple_candidates
-        size = CANDIDATES if several else 1
+        size = CANDIDATES if profile(self.model, backend).multiple_candidates else 1
         if wanted > size:
-            self._decode_notes.rewritten(
-                self._request.spelled("candidates"), "sent as several upstream calls", inert=True
-            )
-        return [_Strand(first, min(size, wanted - first)) for first in range(0, wanted, size)]
+            self._note_split(self._decode_notes)
+        return [
+            Strand(first, min(size, wanted - first), self.requested_model)
+            for first in range(0, wanted, size)
+        ]
+
+    def _note_split(self, notes: Notes) -> None:
+        path = self._request.spelled("candidates")
+        notes.rewritten(path, "sent as several upstream calls", inert=True)
 
     @property
     def notes(self) -> tuple[Note, ...]:
-        """Return every note so far: on the request as decoded, on its last attempt, on the answer."""
+        """Return every note so far: on the request as decoded, on its last attempts, on the answer."""
         sources = (self._decode_notes, *(each.notes for each in self._strands), self._answer_notes)
         return tuple(dict.fromkeys(note for source in sources for note in source))
+
+    @property
+    def finish_reasons(self) -> tuple[str, ...]:
+        """Return how the choices that are finished ended, in their order."""
+        return tuple(reason for _, reason in sorted(self._finishes.items()))
 
     def needs(self) -> Needs:
         """Return what is wanted from outside and was not asked before."""
@@ -200,9 +187,9 @@ class Exchange:
         `InvalidRequestError`, and `UnsupportedFeatureError` in strict mode.
         """
         strand = self._calls[call.number]
-        model = target.model or call.model
-        target = replace(target, model=model)
+        target = replace(target, model=target.model or call.model)
         notes = Notes()
+        self._shrink(strand, target, notes)
         encoded = encode_request(
             self._request_of(strand, notes),
             target,
@@ -213,19 +200,20 @@ class Exchange:
             options=self._options.encode,
         )
         self._refuse_strictly(notes)
-        strand.notes = notes
-        self.model = model
-        if not self.committed:
-            self._backend = target.backend
-        if strand.continuation is None or strand.decoder is None:
-            strand.decoder = Decoder(self._reading(strand, target, encoded), self._answer_notes)
-            strand.held = []
-        else:
-            strand.decoder.reopen()
-        strand.status, strand.error_body = 200, b""
+        self.model = target.model
+        strand.begin(self._reading(strand, target, encoded), notes, self._answer_notes)
         return UpstreamRequest("POST", generate_url(target, self.streaming), encoded.body)
 
-    def _reading(self, strand: _Strand, target: Target, encoded: Encoded) -> Reading:
+    def _shrink(self, strand: Strand, target: Target, notes: Notes) -> None:
+        """Leave all but one choice to further calls where this target's model gives one at a time."""
+        if strand.candidates == 1 or profile(target.model, target.backend).multiple_candidates:
+            return
+        self._note_split(notes)
+        others = range(strand.first + 1, strand.first + strand.candidates)
+        strand.candidates = 1
+        self._strands += [Strand(first, 1, self.requested_model) for first in others]
+
+    def _reading(self, strand: Strand, target: Target, encoded: Encoded) -> Reading:
         return Reading(
             streamed=self.streaming,
             backend=target.backend,
@@ -236,10 +224,10 @@ class Exchange:
             candidates=strand.candidates,
             model=self.requested_model,
             fast=self._options.fast,
-            server_calls=b"mcp" in bytes(self._request.extra.get("tools", Raw())).lower(),
+            served=encoded.served,
         )
 
-    def _request_of(self, strand: _Strand, notes: Notes) -> Request:
+    def _request_of(self, strand: Strand, notes: Notes) -> Request:
         """Return the request of one call; calls that share a seed would all answer alike."""
         sampling = self._request.sampling
         if not strand.first or sampling.seed is None:
@@ -250,37 +238,26 @@ class Exchange:
 
     def receive_head(self, call: Call, status: int, headers: Mapping[str, str]) -> None:
         """Take the head of the upstream's answer; header names are lower case."""
-        strand = self._calls[call.number]
-        strand.status, strand.headers = status, headers
+        self._calls[call.number].receive_head(status, headers)
 
     def feed(self, call: Call, data: bytes) -> tuple[Frame, ...]:
         """Take bytes of the body; return the frames they complete.
 
-        Raises the upstream's error where the call is not committed.
+        Raises the upstream's error where the call is not committed. Empty once the answer has failed.
         """
-        strand = self._calls[call.number]
-        if strand.status >= 300:
-            strand.error_body += data[: ERROR_BODY - len(strand.error_body)]
-            return ()
-        return self._forward(strand, _decoder(strand).feed(data))
+        return self._forward(call, self._calls[call.number].feed(data))
 
     def close(self, call: Call) -> tuple[Frame, ...]:
         """Take the end of the body; return the remaining frames of this call. Raises as `feed`."""
-        strand = self._calls[call.number]
-        if strand.status >= 300:
-            raise decode_error(
-                strand.status, strand.headers, strand.error_body, model=self.requested_model
-            )
-        decoder = _decoder(strand)
-        frames = self._forward(strand, decoder.close())
-        if decoder.continuation is not None:
-            strand.continuation = decoder.continuation
-            strand.due = True
-        return frames
+        return self._forward(call, self._calls[call.number].close())
 
     def call_committed(self, call: Call) -> bool:
         """Tell whether frames of this call were returned, so that it cannot be tried again."""
-        return self._calls[call.number].committed
+        return call.number in self._committed
+
+    def failure(self, call: Call) -> OaicompatError | None:
+        """Return the error that ended the answer in band, if it was this call's."""
+        return self._failures.get(call.number)
 
     def fail(self, error: OaicompatError) -> tuple[Frame, ...]:
         """End the answer with an error: in band after the first frame, as the reply's body before."""
@@ -294,81 +271,75 @@ class Exchange:
 
     def keepalive(self) -> tuple[Frame, ...]:
         """Return frames that keep the client waiting; only once the headers of a stream are out."""
-        return tuple(self._answer_encoder().keepalive())
+        return tuple(self._answer_encoder().keepalive()) if self.streaming else ()
 
     def effects(self) -> tuple[Effect, ...]:
         """Return what is to be kept for later requests; each effect is returned once."""
         effects, self._effects = tuple(self._effects), []
         return effects
 
-    def _forward(self, strand: _Strand, events: list[Event]) -> tuple[Frame, ...]:
+    def _forward(self, call: Call, events: list[Event]) -> tuple[Frame, ...]:
         if not events or self.failed is not None:
             return ()
         if not self.streaming:
-            return self._collect(strand, events)
-        frames: list[Frame] = []
-        wanted = self._watched(strand, events)
-        if wanted:
-            frames = self._answer_encoder().encode(wanted)
+            return self._collect(call, events)
+        wanted = self._watched(call, events)
+        frames = self._answer_encoder().encode(wanted) if wanted else []
         if frames:
-            strand.committed = self.committed = True
+            self.committed = True
+            self._committed.add(call.number)
         return tuple(frames)
 
-    def _watched(self, strand: _Strand, events: list[Event]) -> list[Event]:
+    def _watched(self, call: Call, events: list[Event]) -> list[Event]:
         """Note what passes, and keep to one opening and one ending for all calls of the answer."""
         if len(events) == 1 and type(events[0]) is Delta:
             return events
-        wanted: list[Event] = []
-        for event in events:
-            if type(event) is Delta:
-                wanted.append(event)
-                continue
-            if isinstance(event, Failed) and not (strand.committed or wanted):
-                raise event.error
-            if self._passes(strand, event):
-                if isinstance(event, Completed) and self.usage is not None:
-                    wanted.append(Metered(self.usage))
-                wanted.append(event)
-        return wanted
+        strand = self._calls[call.number]
+        failed = failure(events)
+        whole = events if failed is None else events[:-1]
+        wanted = [passed for event in whole for passed in self._passed(strand, event)]
+        if failed is None:
+            return wanted
+        if not (wanted or self.call_committed(call)):
+            raise failed
+        self.failed = self._failures[call.number] = failed
+        return [*wanted, Failed(failed)]
 
-    def _passes(self, strand: _Strand, event: Event) -> bool:
+    def _passed(self, strand: Strand, event: Event) -> tuple[Event, ...]:
+        """Take note of an event; return what of it belongs to the answer as a whole."""
         match event:
             case Opened():
                 first, self._opened = not self._opened, True
-                return first
-            case PartStart(part=ToolCall(signature=Signature() as signature) as call):
-                self._effects.append(RememberSignature(call.id, signature))
+                return (event,) if first else ()
+            case PartStart(part=ToolCall(signature=Signature() as signature) as called):
+                self._effects.append(RememberSignature(called.id, signature))
             case Finished():
-                self.finish_reasons += (event.reason,)
+                self._finishes[event.choice] = event.reason
             case Metered():
                 self.usage = self.usage + event.usage if self.usage else event.usage
-                return False
-            case Failed():
-                self.failed = event.error
+                return ()
             case Completed():
                 strand.complete = True
-                return all(each.complete for each in self._strands)
-        return True
+                if not all(each.complete for each in self._strands):
+                    return ()
+                return (Metered(self.usage), event) if self.usage else (event,)
+        return (event,)
 
-    def _collect(self, strand: _Strand, events: list[Event]) -> tuple[Frame, ...]:
+    def _collect(self, call: Call, events: list[Event]) -> tuple[Frame, ...]:
         """Fold the events of an answer that is not streamed, each call's once it is whole."""
-        last = events[-1]
-        if isinstance(last, Failed):
-            raise last.error
-        strand.held.extend(events)
-        if not isinstance(last, Completed):
+        strand = self._calls[call.number]
+        if not strand.hold(events):
             return ()
-        whole = False
+        ended = False
         for event in strand.held:
-            if whole := self._passes(strand, event):
-                self._folder.add(event)
-        if not whole:
+            for passed in self._passed(strand, event):
+                self._folder.add(passed)
+                ended = isinstance(passed, Completed)
+        if not ended:
             return ()
-        if self.usage is not None:
-            self._folder.add(Metered(self.usage))
-        strand.committed = self.committed = True
-        body = self._dialect.encode_response(self._folder.response(), self._context())
-        return (Frame(body),)
+        self.committed = True
+        self._committed.add(call.number)
+        return (Frame(self._dialect.encode_response(self._folder.response(), self._context())),)
 
     def _answer_encoder(self) -> Encoder:
         if self._encoder is None:
@@ -381,39 +352,6 @@ class Exchange:
             model=self.requested_model,
             created=self._created,
             token=self._token,
-            backend=self._backend,
             options=self._options.answer,
             notes=self._answer_notes,
         )
-
-
-def _decoder(strand: _Strand) -> Decoder:
-    if strand.decoder is None:
-        raise ValueError("begin_attempt comes before the answer")
-    return strand.decoder
-
-
-class _Shape(Struct):
-    """What tells a Responses body from a chat body."""
-
-    messages: Raw = Raw()
-    input: Raw = Raw()
-    instructions: Raw = Raw()
-
-
-def _decode(dialect: Dialect, body: bytes, notes: Notes) -> Request:
-    """Decode a body by its shape: a Responses body on the chat route is understood as one."""
-    try:
-        return dialect.decode_request(body, notes)
-    except InvalidRequestError:
-        if dialect is not chat or not _is_responses(body):
-            raise
-    return responses.decode_request(body, notes)
-
-
-def _is_responses(body: bytes) -> bool:
-    try:
-        shape = msgspec.json.decode(body, type=_Shape)
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
-        return False
-    return not shape.messages and bool(shape.input or shape.instructions)

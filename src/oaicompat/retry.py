@@ -60,6 +60,7 @@ _ALWAYS: Mapping[str, _Remedy] = MappingProxyType(
     {
         "credential": _FAULTY,
         "permission": _FAULTY,
+        "model_permission": _FAULTY,
         "signature": _Remedy(elsewhere=False, here="always", backs_off=False, once=True),
         "empty": _Remedy(elsewhere=True, here="always", backs_off=False, once=True),
         "malformed": _Remedy(elsewhere=False, here="always", backs_off=False, once=True),

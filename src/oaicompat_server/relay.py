@@ -235,10 +235,11 @@ class _Session:
                     if frames:
                         await self._write(frames)
                     if exchange.failed is not None:
-                        raise exchange.failed
+                        break
             await self._write(exchange.close(call))
-            if exchange.failed is not None:
-                raise exchange.failed
+            failure = exchange.failure(call)
+            if failure is not None:
+                raise failure
         finally:
             relay.leases -= 1
 

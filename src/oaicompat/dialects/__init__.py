@@ -32,15 +32,13 @@ class AnswerContext(Struct, frozen=True):
     """What an encoder knows besides the events.
 
     `token` is the unique part of the answer's id (empty: taken from the provider's response id), `created`
-    Unix seconds, `model` the name the client asked for, `backend` the one that makes the signatures. What the
-    dialect cannot hold is reported to `notes`.
+    Unix seconds, `model` the name the client asked for. What the dialect cannot hold is reported to `notes`.
     """
 
     request: Request
     model: str
     created: int = 0
     token: str = ""
-    backend: str = "gemini"
     options: AnswerOptions = AnswerOptions()
     notes: Notes = field(default_factory=lambda: Notes("answer"))
 

@@ -170,7 +170,7 @@ def extensions(parts: Sequence[Part], search: Search | None, context: AnswerCont
     data: Data = {}
     if needed(parts):
         described = (describe(part, shown(part, context.options)) for part in parts)
-        google = carrier([each for each in described if each is not None], context.backend)
+        google = carrier([each for each in described if each is not None], _backend(parts))
         signed = [part for part in parts if _signature(part)]
         details = [_detail(part, index) for index, part in enumerate(signed)]
         if details:
@@ -181,6 +181,12 @@ def extensions(parts: Sequence[Part], search: Search | None, context: AnswerCont
     if google:
         data["extra_content"] = {"google": google}
     return data
+
+
+def _backend(parts: Sequence[Part]) -> str:
+    """Return the backend that made a choice's signatures; one call, and so one backend, answers a choice."""
+    tags = (signature.backend for part in parts if (signature := _signature(part)))
+    return next(tags, "")
 
 
 def _signature(part: Part) -> Signature | None:

@@ -61,7 +61,8 @@ class Reading(Struct, frozen=True):
     `names` maps upstream tool names to the client's and `custom` holds the client's names of free-text tools;
     `token` makes call ids unique (empty: the response id does); `first` is the number of the first choice and
     `candidates` how many were asked for; `model` is the client's name of it, for errors. `fast` lets text be
-    copied as the JSON it came as; `server_calls` says that the provider runs the functions itself (MCP).
+    copied as the JSON it came as. `served` is set where the provider runs functions itself (MCP): the
+    upstream names of those that are the client's to run.
     """
 
     streamed: bool = True
@@ -73,7 +74,7 @@ class Reading(Struct, frozen=True):
     candidates: int = 1
     model: str = ""
     fast: bool = True
-    server_calls: bool = False
+    served: frozenset[str] | None = None
 
 
 class CandidateDecoder:
@@ -231,7 +232,8 @@ class CandidateDecoder:
                 if not call.will_continue:
                     self._end_part(events)
             return
-        if self._reading.server_calls:
+        served = self._reading.served
+        if served is not None and call.name not in served:
             run_by_provider = ServerTool(
                 "functionCall", verbatim(call), bool(part.thought), self._signature(part)
             )

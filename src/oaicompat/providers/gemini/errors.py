@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
-from typing import TypeAlias
+from typing import TypeAlias, assert_never
 
 import msgspec
 from msgspec import Struct
 
 from oaicompat.errors import ModelNotFoundError, UpstreamError, UpstreamProtocolError
+from oaicompat.providers.gemini.denials import blames_credential, find_denial
 from oaicompat.providers.gemini.parameters import client_parameter, upstream_path
 from oaicompat.providers.gemini.redaction import LONGEST_MESSAGE, limit, printable, scrub
 from oaicompat.retry import retry_after as parse_retry_after
@@ -95,11 +96,6 @@ class _Failed(Struct, frozen=True):
     wait: float | None
     parameter: PathMap
 
-    @property
-    def text(self) -> str:
-        """Everything that phrases are looked for in."""
-        return " ".join((*self.reasons, self.message))
-
 
 def _find_status(body: bytes) -> dict[str, object] | None:
     """Find the status object in `{"error": …}`, `[{"error": …}]`, or a bare status."""
@@ -154,13 +150,9 @@ def _string(value: object) -> str:
     return value if isinstance(value, str) else ""
 
 
-_CREDENTIAL = re.compile(
-    r"API_KEY_(?:INVALID|EXPIRED)|API key (?:not valid|expired|not found)|reported as leaked"
-    r"|CONSUMER_SUSPENDED|has been suspended|unregistered callers|CREDENTIALS_MISSING"
-)
-_PLACE_OR_BILLING = re.compile(r"(?i)location is not supported|country|region|billing|free tier")
-_CLIENTS_OWN = re.compile(r"CachedContent|access the File\b|access the file\b")
 _MODEL = re.compile(r"\bmodels?/|Publisher Model|ListModels")
+_HERE = re.compile(r"(?i)country|region|location|free tier")
+_MISSING = re.compile(r"^CachedContent not found")
 _TOO_LARGE = re.compile(r"payload size exceeds")
 _TOO_LONG = re.compile(r"(?i)token count\D*(\d*)\D*exceeds the maximum number of \D*(\d*)")
 _SIGNATURE = re.compile(r"(?i)thought[_ ]?signature")
@@ -198,10 +190,10 @@ def _classify(failed: _Failed) -> Failure:
 
 def _refused(failed: _Failed) -> Failure:
     """Tell the kinds of 400 apart: the first that matches decides."""
-    if _CREDENTIAL.search(failed.text):
-        return _credential(failed)
-    if failed.name == "FAILED_PRECONDITION" and _PLACE_OR_BILLING.search(failed.message):
-        return _permission(failed)
+    if blames_credential(failed.reasons, failed.message):
+        return _denied(failed)
+    if failed.name == "FAILED_PRECONDITION" and _HERE.search(failed.message):
+        return _denied(failed)
     if _TOO_LARGE.search(failed.message):
         return _too_large(failed)
     for pattern, outcome in _REFUSALS:
@@ -211,11 +203,36 @@ def _refused(failed: _Failed) -> Failure:
 
 
 def _forbidden(failed: _Failed) -> Failure:
-    if _CREDENTIAL.search(failed.text):
-        return _credential(failed)
-    if _CLIENTS_OWN.search(failed.message):
-        return _request(failed)
-    return _permission(failed)
+    missing = _MISSING.search(failed.message)
+    return _request(failed) if missing else _denied(failed)
+
+
+def _denied(failed: _Failed) -> UpstreamError:
+    """Answer a denial: only one that every request would meet is held against the credential."""
+    match find_denial(failed.reasons, failed.message):
+        case "key":
+            return _credential(failed)
+        case "project":
+            return _permission(failed)
+        case "place":
+            code = "unsupported_country_region_territory"
+            return _elsewhere(failed, "request_forbidden", code)
+        case "tier":
+            return _elsewhere(failed, "invalid_request_error", "model_not_found")
+        case "model":
+            return _request(failed, "model", "model_not_found", 403)
+        case "resource":
+            return _request(failed, status=403)
+        case _ as never:
+            assert_never(never)
+
+
+def _elsewhere(failed: _Failed, kind: str, code: str) -> UpstreamError:
+    """Answer for a model this credential's project may not use, though another's might."""
+    error = _request(failed, "model", code, 403)
+    error.type = kind
+    error.cause = "model_permission"
+    return error
 
 
 def _credential(failed: _Failed) -> UpstreamError:
@@ -251,10 +268,12 @@ def _too_large(failed: _Failed) -> UpstreamError:
     return _invalid(failed, "The request is larger than the upstream service accepts.", status=413)
 
 
-def _request(failed: _Failed, path: str | None = None, code: str | None = None) -> UpstreamError:
+def _request(
+    failed: _Failed, path: str | None = None, code: str | None = None, status: int = 400
+) -> UpstreamError:
     message = scrub(failed.message) or "The upstream service refused the request."
     at = path or upstream_path(failed.fields, failed.message)
-    return _invalid(failed, message, path=at, code=code)
+    return _invalid(failed, message, path=at, code=code, status=status)
 
 
 def _invalid(

@@ -45,19 +45,40 @@ _WHOLE = {
 
 
 class Extras(Struct, frozen=True):
-    """The pass-through of one request, sorted by where it goes; keys are Gemini's, in camel case."""
+    """The pass-through of one request, sorted by where it goes; keys are Gemini's, in camel case.
+
+    `served` is set where the provider runs functions itself (MCP): the functions declared beside it.
+    """
 
     whole: dict[str, Raw] = {}
     generation: dict[str, Raw] = {}
     tool_config: dict[str, Raw] = {}
     tools: tuple[Raw, ...] = ()
     built_ins: bool = False
+    served: frozenset[str] | None = None
     cached_content: str | None = None
     thinking: Explicit | None = None
     prefix: str = "extra_body.google"
 
 
 NOTHING = Extras()
+
+
+class _Declared(Struct):
+    """A function that is declared in the pass-through."""
+
+    name: str = ""
+
+
+class _Declaring(Struct):
+    """What a tool of the pass-through declares, in either spelling."""
+
+    camel: list[_Declared] = msgspec.field(name="functionDeclarations", default_factory=list)
+    snake: list[_Declared] = msgspec.field(name="function_declarations", default_factory=list)
+
+    @property
+    def declarations(self) -> list[_Declared]:
+        return [*self.camel, *self.snake]
 
 
 def read_extras(request: Request, notes: Notes, backend: str) -> Extras:
@@ -134,12 +155,18 @@ class _Reader:
     def take_tools(self, path: str, value: Raw) -> None:
         tools = _decoded(path, value, list[Raw], "a list")
         self.found["tools"] = tuple(tools)
-        kinds = {
-            camel(key)
+        fields = {
+            camel(key): value
             for index, tool in enumerate(tools)
-            for key in _object(f"{path}[{index}]", tool)
+            for key, value in _object(f"{path}[{index}]", tool).items()
         }
-        self.found["built_ins"] = bool(kinds - {"functionDeclarations"})
+        self.found["built_ins"] = bool(fields.keys() - {"functionDeclarations"})
+        if "mcpServers" in fields:
+            self.found["served"] = frozenset(
+                declared.name
+                for tool in tools
+                for declared in _decoded(path, tool, _Declaring, "a list of tools").declarations
+            )
 
     def take_cached_content(self, path: str, value: Raw) -> None:
         self.found["cached_content"] = _decoded(path, value, str, "a string")

@@ -12,6 +12,7 @@ from msgspec import Struct
 
 from oaicompat.errors import UpstreamError, UpstreamProtocolError
 from oaicompat.events import FinishReason
+from oaicompat.providers.gemini.redaction import scrub
 
 _Kind = Literal["done", "length", "safety", "filtered", "broken", "textual"]
 
@@ -94,7 +95,7 @@ def ending(native: str | None, message: str | None, *, shown: bool, calls: bool)
 
 def broken(native: str, message: str | None) -> UpstreamError:
     """Return the error for an answer that ended in `native` and cannot be used."""
-    said = f": {message}" if message else "."
+    said = f": {scrub(message)}" if message else "."
     return UpstreamError(
         f"The model ended its answer with {native}{said}",
         code=native.lower(),
@@ -114,7 +115,7 @@ def withheld() -> Ending:
 
 
 def _refusal(what: str, reason: str, message: str | None) -> str:
-    said = f": {message}" if message else "."
+    said = f": {scrub(message)}" if message else "."
     return f"The {what} was blocked by the provider ({reason}){said}"
 
 

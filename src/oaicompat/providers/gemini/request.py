@@ -15,12 +15,12 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from oaicompat.errors import InvalidRequestError
-from oaicompat.messages import CustomTool, Request
+from oaicompat.messages import CustomTool, HostedTool, Request
 from oaicompat.notes import Notes
 from oaicompat.providers.gemini.contents import encode_conversation
 from oaicompat.providers.gemini.context import Context, EncodeOptions, target_profile
 from oaicompat.providers.gemini.endpoints import Target
-from oaicompat.providers.gemini.extras import merge, read_extras
+from oaicompat.providers.gemini.extras import Extras, merge, read_extras
 from oaicompat.providers.gemini.generation import encode_generation
 from oaicompat.providers.gemini.names import upstream_names, used_names
 from oaicompat.providers.gemini.schema import GenerateContentRequest
@@ -41,12 +41,15 @@ class Encoded(Struct, frozen=True):
     """A body, and what its answer needs to be read.
 
     `body` is the JSON of a GenerateContentRequest, `names` maps the names of tools that travel under another
-    one back to the client's, `custom` holds the client's names of tools that take free text.
+    one back to the client's, `custom` holds the client's names of tools that take free text. `served` is
+    `None` unless the provider runs functions itself (MCP); then it holds the upstream names of those that
+    are the client's to run all the same.
     """
 
     body: bytes
     names: Mapping[str, str]
     custom: frozenset[str]
+    served: frozenset[str] | None = None
 
 
 def encode_request(
@@ -69,20 +72,28 @@ def encode_request(
     context = Context(
         request, target, target_profile(request, target), notes, renamed, options, sentinel
     )
-    body = _body(context, candidates, continuation)
+    extras = read_extras(request, notes, target.backend)
+    body = _body(context, extras, candidates, continuation)
     try:
         encoded = _encode(body)
     except UnicodeEncodeError:
         raise InvalidRequestError("The request holds text that is not valid Unicode.") from None
     custom = frozenset(tool.name for tool in request.tools if isinstance(tool, CustomTool))
-    return Encoded(encoded, {upstream: name for name, upstream in renamed.items()}, custom)
+    names = {upstream: name for name, upstream in renamed.items()}
+    return Encoded(encoded, names, custom, _served(context, extras))
+
+
+def _served(context: Context, extras: Extras) -> frozenset[str] | None:
+    if extras.served is None:
+        return None
+    own = (tool.name for tool in context.request.tools if not isinstance(tool, HostedTool))
+    return extras.served | frozenset(context.upstream_name(name) for name in own)
 
 
 def _body(
-    context: Context, candidates: int | None, continuation: str | None
+    context: Context, extras: Extras, candidates: int | None, continuation: str | None
 ) -> GenerateContentRequest:
     request = context.request
-    extras = read_extras(request, context.notes, context.target.backend)
     conversation = encode_conversation(context)
     tools = encode_tools(context, built_ins=extras.built_ins)
     thinking = encode_thinking(context, extras.thinking)

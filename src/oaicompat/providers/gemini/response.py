@@ -7,6 +7,7 @@ the body ends. Events follow the grammar of `oaicompat.events`: nothing comes af
 
 from __future__ import annotations
 
+from copy import deepcopy
 from hashlib import blake2s
 
 import msgspec
@@ -41,7 +42,7 @@ class Decoder:
 
     `feed` and `close` return what became known and never raise: what goes wrong is a `Failed` event, the last
     one. `continuation` is set after `close` where the provider wants the request again with that token; the
-    body that then comes is fed to the same decoder after `reopen`.
+    body that then comes is for the decoder that `resumed` returns.
     """
 
     def __init__(self, reading: Reading, notes: Notes) -> None:
@@ -91,10 +92,15 @@ class Decoder:
             self._die(error, events)
         return events
 
-    def reopen(self) -> None:
-        """Prepare for the body of the continued request."""
+    def resumed(self) -> Decoder:
+        """Return a decoder for a body that continues this one, which stays as it is."""
+        shared = (self._reading, self._notes)
+        other = deepcopy(self, {id(each): each for each in shared})
+        other._begin()
+        return other
+
+    def _begin(self) -> None:
         self.continuation = self._resume = None
-        self._dead = False
         for candidate in self._candidates.values():
             candidate.reopen()
         self._frames = FrameDecoder()

@@ -1,0 +1,57 @@
+"""Which dialects there are, and which one a body is written in.
+
+The route decides who answers; the body's shape decides who reads it, because clients send Responses bodies to
+the chat route (Cursor) and chat bodies to the other one. A new dialect is one line here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import msgspec
+from msgspec import Raw, Struct
+
+from oaicompat.dialects import Dialect, chat, responses
+from oaicompat.errors import InvalidRequestError
+from oaicompat.messages import Request
+from oaicompat.notes import Notes
+
+DIALECTS: Mapping[str, Dialect] = {"chat": chat}
+"""Who answers, by name."""
+
+_ABSENT = (b"", b"null", b"[]")
+
+
+class _Shape(Struct):
+    """The fields that tell the shapes apart."""
+
+    messages: Raw = Raw()
+    input: Raw = Raw()
+    instructions: Raw = Raw()
+
+
+def find_dialect(name: str) -> Dialect:
+    """Return a dialect by name; raises `ValueError` naming those there are."""
+    found = DIALECTS.get(name)
+    if found is None:
+        raise ValueError(f"no dialect {name!r}; there are: {', '.join(DIALECTS)}")
+    return found
+
+
+def decode_request(name: str, body: bytes, notes: Notes) -> Request:
+    """Decode a body that came for this dialect, by its shape; raises `InvalidRequestError`."""
+    try:
+        return find_dialect(name).decode_request(body, notes)
+    except InvalidRequestError:
+        if name != "chat" or not _is_responses(body):
+            raise
+    return responses.decode_request(body, notes)
+
+
+def _is_responses(body: bytes) -> bool:
+    try:
+        shape = msgspec.json.decode(body, type=_Shape)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        return False
+    asked = any(bytes(field) not in _ABSENT for field in (shape.input, shape.instructions))
+    return bytes(shape.messages) in _ABSENT and asked

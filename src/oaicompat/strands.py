@@ -1,0 +1,94 @@
+"""One upstream call of an exchange, with the calls that continue it.
+
+A strand answers a run of choices. Each attempt has a decoder of its own: the first starts fresh, one that
+continues an answer starts from a copy of where the last whole body ended, so that an attempt that fails leaves
+nothing behind, however far it came.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from oaicompat.errors import OaicompatError
+from oaicompat.events import Completed, Event, Failed
+from oaicompat.notes import Notes
+from oaicompat.providers.gemini.candidate import Reading
+from oaicompat.providers.gemini.errors import decode_error
+from oaicompat.providers.gemini.response import Decoder
+
+ERROR_BODY = 64 * 1024
+"""Bytes of an upstream error body that are read; the rest is of no use to anybody."""
+
+
+class Strand:
+    """The choices from `first`, `candidates` of them, and where their answer stands.
+
+    `due` says that a call is to be made, `complete` that the answer is whole. `model` names the client's
+    model in errors.
+    """
+
+    def __init__(self, first: int, candidates: int, model: str) -> None:
+        self.first = first
+        self.candidates = candidates
+        self.due = True
+        self.complete = False
+        self.continuation: str | None = None
+        self.notes = Notes()
+        self.held: list[Event] = []
+        self._model = model
+        self._decoder: Decoder | None = None
+        self._resumed: Decoder | None = None
+        self._status = 200
+        self._headers: Mapping[str, str] = {}
+        self._error_body = b""
+
+    def begin(self, reading: Reading, request_notes: Notes, answer_notes: Notes) -> None:
+        """Start an attempt."""
+        self.notes = request_notes
+        self._status, self._headers, self._error_body = 200, {}, b""
+        if self._resumed is None:
+            self._decoder = Decoder(reading, answer_notes)
+        else:
+            self._decoder = self._resumed.resumed()
+
+    def receive_head(self, status: int, headers: Mapping[str, str]) -> None:
+        """Take the head of the upstream's answer."""
+        self._status, self._headers = status, headers
+
+    def feed(self, data: bytes) -> list[Event]:
+        """Take bytes of the body; those of an error are kept for `close`."""
+        if self._status >= 300:
+            self._error_body += data[: ERROR_BODY - len(self._error_body)]
+            return []
+        return self._reader().feed(data)
+
+    def close(self) -> list[Event]:
+        """Take the end of the body; raises the error it was."""
+        if self._status >= 300:
+            raise decode_error(self._status, self._headers, self._error_body, model=self._model)
+        decoder = self._reader()
+        events = decoder.close()
+        if decoder.continuation is not None:
+            self._resumed = decoder
+            self.continuation = decoder.continuation
+            self.due = True
+        return events
+
+    def hold(self, events: list[Event]) -> bool:
+        """Keep events of an answer that is not streamed; tell whether it is whole. Raises its failure."""
+        failed = failure(events)
+        if failed is not None:
+            raise failed
+        self.held.extend(events)
+        return bool(events) and isinstance(events[-1], Completed)
+
+    def _reader(self) -> Decoder:
+        if self._decoder is None:
+            raise ValueError("an attempt is begun before its answer is read")
+        return self._decoder
+
+
+def failure(events: list[Event]) -> OaicompatError | None:
+    """Return the error that events end with, if they do."""
+    last = events[-1] if events else None
+    return last.error if isinstance(last, Failed) else None
