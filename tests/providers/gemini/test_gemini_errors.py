@@ -19,6 +19,7 @@ from oaicompat.errors import (
 )
 from oaicompat.providers.gemini.errors import Failure, decode_error, decode_status, scrub
 from oaicompat.providers.gemini.parameters import client_parameter
+from oaicompat.retry import GiveUp, Retry, RetryPolicy
 
 SHARED = Path(__file__).resolve().parents[4] / "shared"
 RECORDED = sorted((SHARED / "gemini" / "recorded").glob("*error*.json"))
@@ -93,7 +94,11 @@ PERMISSIONS = [
     (403, status(403, "Generative Language API has not been used in project 123456789 before or "
                  "it is disabled.", "PERMISSION_DENIED", reason("SERVICE_DISABLED"))),
     (403, status(403, "Your project has been denied access.", "PERMISSION_DENIED")),
-    (403, b"no"),
+    (403, status(403, "Requests to this API generativelanguage.googleapis.com method x are "
+                 "blocked.", "PERMISSION_DENIED", reason("API_KEY_SERVICE_BLOCKED"))),
+    (403, status(403, "Requests from referer <empty> are blocked.", "PERMISSION_DENIED")),
+    (403, status(403, "This API method requires billing to be enabled.", "PERMISSION_DENIED")),
+    (403, status(403, "x", "PERMISSION_DENIED", reason("BILLING_DISABLED"))),
 ]  # fmt: skip
 
 
@@ -103,6 +108,75 @@ def test_bug_97_no_permission_is_a_class_of_its_own(code: int, body: bytes) -> N
     assert (error.cause, error.retryable, error.status) == ("permission", True, 503)
     assert error.should_retry is False
     assert "123456789" not in error.message
+
+
+MODEL_NOT_FOUND = ("invalid_request_error", "model_not_found", "model")
+DENIALS = [
+    ("You do not have permission to access tuned model tunedModels/other-1.", MODEL_NOT_FOUND),
+    ("Permission 'aiplatform.endpoints.predict' denied on resource '//aiplatform.googleapis.com/"
+     "projects/p/locations/l/publishers/google/models/gemini-9' (or it may not exist).",
+     MODEL_NOT_FOUND),
+    ("service-1@x.iam.gserviceaccount.com does not have storage.objects.get access to the Google "
+     "Cloud Storage object.", ("invalid_request_error", None, None)),
+    ("You do not have permission to access the File abc or it may not exist.",
+     ("invalid_request_error", None, None)),
+    ("The caller does not have permission", ("invalid_request_error", None, None)),
+    ("", ("invalid_request_error", None, None)),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("message", "shown"), DENIALS)
+def test_a_denial_of_one_thing_leaves_the_credential_alone(
+    message: str, shown: tuple[str, str | None, str | None]
+) -> None:
+    error = upstream(403, status(403, message, "PERMISSION_DENIED"))
+    assert (error.status, error.cause, error.retryable) == (403, "request", False)
+    assert (error.type, error.code, error.param) == shown
+
+
+def test_a_403_without_a_reason_leaves_the_credential_alone() -> None:
+    error = upstream(403, b"no")
+    assert (error.status, error.cause, error.retryable) == (403, "request", False)
+
+
+@pytest.mark.parametrize(
+    ("code", "message", "kind", "shown"),
+    [
+        (400, "Image generation is not available in your country.",
+         "request_forbidden", "unsupported_country_region_territory"),
+        (403, "Gemini 3 Pro is not available in your region.",
+         "request_forbidden", "unsupported_country_region_territory"),
+        (400, "Gemini 3 Pro is not available in the free tier.",
+         "invalid_request_error", "model_not_found"),
+        (403, "models/gemini-3-pro doesn't have a free tier.",
+         "invalid_request_error", "model_not_found"),
+    ],
+)  # fmt: skip
+def test_a_model_one_project_may_not_use_is_tried_with_another(
+    code: int, message: str, kind: str, shown: str
+) -> None:
+    error = upstream(code, status(code, message, "FAILED_PRECONDITION"))
+    assert (error.status, error.type, error.code) == (403, kind, shown)
+    assert (error.cause, error.param) == ("model_permission", "model")
+    decide = RetryPolicy().decide
+    assert decide(1, error, others=True, budget=60, jitter=0.5) == Retry(0.0, True)
+    assert decide(1, error, others=False, budget=60, jitter=0.5) == GiveUp()
+
+
+@pytest.mark.parametrize("code", [400, 403])
+@pytest.mark.parametrize(
+    "message",
+    [
+        "Unsupported MIME type: API_KEY_INVALID",
+        "Permission denied on resource models/API key not valid",
+        "Invalid value at 'labels': 'Your API key was reported as leaked'",
+        "Permission denied on resource 'x has been suspended'",
+        "Invalid name: This API method requires billing",
+    ],
+)
+def test_what_the_client_wrote_never_rules_a_credential_out(code: int, message: str) -> None:
+    error = upstream(code, status(code, message, "INVALID_ARGUMENT"))
+    assert (error.cause, error.retryable) == ("request", False)
 
 
 @pytest.mark.parametrize(

@@ -15,9 +15,10 @@ import msgspec
 from msgspec import Struct
 
 from oaicompat.errors import ModelNotFoundError, UpstreamError, UpstreamProtocolError
-from oaicompat.providers.gemini.denials import blames_credential, find_denial
+from oaicompat.providers.gemini.denials import find_denial
 from oaicompat.providers.gemini.parameters import client_parameter, upstream_path
-from oaicompat.providers.gemini.redaction import LONGEST_MESSAGE, limit, printable, scrub
+from oaicompat.providers.gemini.redaction import LONGEST_MESSAGE as LONGEST
+from oaicompat.providers.gemini.redaction import excerpt_of, limit, printable, scrub
 from oaicompat.retry import retry_after as parse_retry_after
 
 __all__ = ["Failure", "PathMap", "decode_error", "decode_status", "scrub"]
@@ -25,7 +26,6 @@ __all__ = ["Failure", "PathMap", "decode_error", "decode_status", "scrub"]
 Failure: TypeAlias = UpstreamError | ModelNotFoundError
 PathMap: TypeAlias = Callable[[str], str | None]
 
-_LONGEST_EXCERPT = 200
 _HTML_READ = 8192
 
 _STATUS_NUMBERS = {
@@ -151,8 +151,6 @@ def _string(value: object) -> str:
 
 
 _MODEL = re.compile(r"\bmodels?/|Publisher Model|ListModels")
-_HERE = re.compile(r"(?i)country|region|location|free tier")
-_MISSING = re.compile(r"^CachedContent not found")
 _TOO_LARGE = re.compile(r"payload size exceeds")
 _TOO_LONG = re.compile(r"(?i)token count\D*(\d*)\D*exceeds the maximum number of \D*(\d*)")
 _SIGNATURE = re.compile(r"(?i)thought[_ ]?signature")
@@ -190,9 +188,9 @@ def _classify(failed: _Failed) -> Failure:
 
 def _refused(failed: _Failed) -> Failure:
     """Tell the kinds of 400 apart: the first that matches decides."""
-    if blames_credential(failed.reasons, failed.message):
-        return _denied(failed)
-    if failed.name == "FAILED_PRECONDITION" and _HERE.search(failed.message):
+    whom = find_denial(failed.reasons, failed.message)
+    told = failed.name == "FAILED_PRECONDITION" and whom in ("place", "tier")
+    if told or whom in ("key", "project"):
         return _denied(failed)
     if _TOO_LARGE.search(failed.message):
         return _too_large(failed)
@@ -203,7 +201,7 @@ def _refused(failed: _Failed) -> Failure:
 
 
 def _forbidden(failed: _Failed) -> Failure:
-    missing = _MISSING.search(failed.message)
+    missing = failed.message.startswith("CachedContent not found")
     return _request(failed) if missing else _denied(failed)
 
 
@@ -313,7 +311,7 @@ def _bad_signature(failed: _Failed, found: re.Match[str]) -> UpstreamError:
 
 def _not_fetched(failed: _Failed, found: re.Match[str]) -> UpstreamError:
     hint = "Send the file as a data: URL, or let the gateway fetch it (media.fetch)."
-    message = f"{limit(scrub(failed.message), LONGEST_MESSAGE - len(hint) - 1)} {hint}"
+    message = f"{limit(scrub(failed.message), LONGEST - len(hint) - 1)} {hint}"
     return _invalid(failed, message, path="contents", code="invalid_image_url")
 
 
@@ -384,7 +382,7 @@ def _without_status(status: int, body: bytes, model: str, wait: float | None) ->
     """Answer for a body that is not Google's: a page of some proxy, nothing, or garbage."""
     page = body[:_HTML_READ].decode("utf-8", "replace")
     if status < 400 or status == 404 or page.lstrip()[:1] == "<":
-        excerpt = _excerpt(page) if page.lstrip()[:1] == "<" else ""
+        excerpt = excerpt_of(page) if page.lstrip()[:1] == "<" else ""
         message = f"The upstream service answered {status} with a body that is not an error object"
         return UpstreamProtocolError(
             f"{message}: {excerpt}" if excerpt else f"{message}.",
@@ -399,10 +397,3 @@ def _without_status(status: int, body: bytes, model: str, wait: float | None) ->
 
 def _cause(status: int) -> str:
     return "rate" if status == 429 else "overload" if status in _OVERLOADED else "network"
-
-
-_UNREAD = re.compile(r"(?is)<(script|style|head)\b.*?(?:</\1\s*>|\Z)|<[^>]*(?:>|\Z)|&[#\w]{1,10};")
-
-
-def _excerpt(page: str) -> str:
-    return limit(scrub(_UNREAD.sub(" ", page)), _LONGEST_EXCERPT)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 
 LONGEST_MESSAGE = 500
+_LONGEST_EXCERPT = 200
 
 _SECRETS: tuple[tuple[re.Pattern[str], str], ...] = tuple(
     (re.compile(pattern), replacement)
@@ -49,3 +50,11 @@ def printable(text: str) -> str:
 def limit(text: str, longest: int = LONGEST_MESSAGE) -> str:
     """Cut a text to `longest` characters, with an ellipsis as the last one."""
     return text if len(text) <= longest else text[: longest - 1].rstrip() + "…"
+
+
+_UNREAD = re.compile(r"(?is)<(script|style|head)\b.*?(?:</\1\s*>|\Z)|<[^>]*(?:>|\Z)|&[#\w]{1,10};")
+
+
+def excerpt_of(page: str) -> str:
+    """Return the words of a page some proxy wrote, short and without secrets."""
+    return limit(scrub(_UNREAD.sub(" ", page)), _LONGEST_EXCERPT)

@@ -1,0 +1,76 @@
+"""Whom a denial of Gemini's is about: the key, its project, a model for that project, or one thing asked for.
+
+One rule: a credential is at fault only where the reason is a known one or the text begins as the service begins
+such a text; what a client wrote may be quoted anywhere behind, and an unknown denial is about the request.
+Facts: gemini-wire section 6; reasons: google.api.ErrorReason
+(https://github.com/googleapis/googleapis/blob/master/google/api/error_reason.proto).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from typing import Literal
+
+Denied = Literal["key", "project", "place", "tier", "model", "resource"]
+"""`key` and `project` rule the credential out, `place` and `tier` only for the model that was asked for."""
+
+_KEY_REASONS = frozenset(
+    {
+        "API_KEY_INVALID",
+        "API_KEY_EXPIRED",
+        "CONSUMER_SUSPENDED",
+        "CONSUMER_INVALID",
+        "CREDENTIALS_MISSING",
+        "ACCESS_TOKEN_EXPIRED",
+        "ACCOUNT_STATE_INVALID",
+    }
+)
+_PROJECT_REASONS = frozenset(
+    {
+        "SERVICE_DISABLED",
+        "BILLING_DISABLED",
+        "API_KEY_SERVICE_BLOCKED",
+        "API_KEY_HTTP_REFERRER_BLOCKED",
+        "API_KEY_IP_ADDRESS_BLOCKED",
+        "API_KEY_ANDROID_APP_BLOCKED",
+        "API_KEY_IOS_APP_BLOCKED",
+        "ACCESS_TOKEN_SCOPE_INSUFFICIENT",
+        "USER_PROJECT_DENIED",
+    }
+)
+_KEY = re.compile(
+    r"API key (?:not valid|expired|not found)|Your API key was reported as leaked"
+    r"|(?:Permission denied: )?Consumer '[^']*' has been suspended"
+    r"|Method doesn't allow unregistered callers"
+)
+_PROJECT = re.compile(
+    r"User location is not supported for the API|Gemini API free tier is not available"
+    r"|Your project has been denied access|(?:[A-Z][\w.]* ){1,5}has not been used in project"
+    r"|Requests (?:to this API|from|made from) .{0,200} are blocked"
+    r"|The provided API key has an? [\w ]{1,40} restriction"
+    r"|This (?:API method|request) requires billing|Billing (?:must be enabled|is disabled)"
+    r"|The billing account for the owning project is disabled"
+    r"|Request had insufficient authentication scopes"
+)
+_PLACE = re.compile(
+    r"(?i)in your (?:current )?(?:country|region|location)|location is not supported"
+)
+_TIER = re.compile(r"(?i)\bfree tier\b")
+_MODEL = re.compile(
+    r"(?i)\bmodels?/|\b(?:tuned|publisher) ?model\b|\b(?:access|use) (?:to )?(?:this|the) model\b"
+)
+
+
+def find_denial(reasons: Iterable[str], message: str) -> Denied:
+    """Tell whom a denial is about, by the reasons of its details and its text."""
+    named = frozenset(reasons)
+    if named & _KEY_REASONS or _KEY.match(message):
+        return "key"
+    if named & _PROJECT_REASONS or _PROJECT.match(message):
+        return "project"
+    if _PLACE.search(message):
+        return "place"
+    if _TIER.search(message):
+        return "tier"
+    return "model" if _MODEL.search(message) else "resource"
