@@ -10,6 +10,7 @@ ends the answer in band.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from copy import copy
 from typing import Any
 
 from msgspec import Struct
@@ -100,19 +101,44 @@ class Exchange:
         self._options = options or Options()
         self._strict = strict
         self._decode_notes = Notes()
-        self._answer_notes = Notes("answer")
         self._request = decode_request(dialect, as_bytes(body), self._decode_notes)
         self._refuse_strictly(self._decode_notes)
+        self._backend: Backend = backend
+        self._mapped = models.resolve(self._request.model).model
+        self._encodings: dict[tuple[Any, ...], tuple[Encoded, Notes]] | None = None
         self.requested_model = self._request.model
-        self.model = models.resolve(self._request.model).model
+        self._start(created, new_id, streaming)
+
+    def again(
+        self,
+        *,
+        created: int = 0,
+        new_id: Callable[[], str] | None = None,
+        streaming: bool | None = None,
+    ) -> Exchange:
+        """Return an exchange of the same request that has not begun, without converting it once more.
+
+        From here on both keep what they encode, so that an attempt alike is not encoded twice.
+        """
+        if self._encodings is None:
+            self._encodings = {}
+        other = copy(self)
+        other._start(created, new_id, streaming)
+        return other
+
+    def _start(
+        self, created: int, new_id: Callable[[], str] | None, streaming: bool | None
+    ) -> None:
+        self.model = self._mapped
         self.streaming = self._request.stream if streaming is None else streaming
         self.committed = False
         self.failed: OaicompatError | None = None
         self.usage: Usage | None = None
+        self._answer_notes = Notes("answer")
         self._token = new_id() if new_id else ""
         self._created = created
         self._asked: set[str] = set()
-        self._strands = self._split(backend)
+        self._strands = self._split()
         self._calls: dict[int, Strand] = {}
         self._committed: set[int] = set()
         self._failures: dict[int, OaicompatError] = {}
@@ -129,10 +155,10 @@ class Exchange:
             if note.refusable:
                 raise UnsupportedFeatureError(f"{note.path}: {note.reason}", param=note.path)
 
-    def _split(self, backend: Backend) -> list[Strand]:
+    def _split(self) -> list[Strand]:
         """Spread the choices over calls: a model may refuse several candidates, and each call has a limit."""
         wanted = self._request.sampling.candidates or 1
-        size = CANDIDATES if profile(self.model, backend).multiple_candidates else 1
+        size = CANDIDATES if profile(self.model, self._backend).multiple_candidates else 1
         if wanted > size:
             self._note_split(self._decode_notes)
         return [
@@ -165,7 +191,9 @@ class Exchange:
         wanted = self.needs()
         self._asked.update(wanted.signatures, wanted.media)
         messages = supplied(self._request.messages, found)
-        self._request = replace(self._request, messages=messages)
+        if messages != self._request.messages:
+            self._request = replace(self._request, messages=messages)
+            self._encodings = None
 
     def calls(self) -> tuple[Call, ...]:
         """Return the calls that are due now; each is due once. Empty when the answer is whole."""
@@ -188,8 +216,18 @@ class Exchange:
         """
         strand = self._calls[call.number]
         target = replace(target, model=target.model or call.model)
+        encoded, notes = self._encoded(strand, target, sentinel)
+        self._refuse_strictly(notes)
+        self.model = target.model
+        strand.begin(self._reading(strand, target, encoded), notes, self._answer_notes)
+        return UpstreamRequest("POST", generate_url(target, self.streaming), encoded.body)
+
+    def _encoded(self, strand: Strand, target: Target, sentinel: bool) -> tuple[Encoded, Notes]:
         notes = Notes()
         self._shrink(strand, target, notes)
+        key = (strand.first, strand.candidates, strand.continuation, target, sentinel)
+        if self._encodings is not None and key in self._encodings:
+            return self._encodings[key]
         encoded = encode_request(
             self._request_of(strand, notes),
             target,
@@ -199,10 +237,9 @@ class Exchange:
             continuation=strand.continuation,
             options=self._options.encode,
         )
-        self._refuse_strictly(notes)
-        self.model = target.model
-        strand.begin(self._reading(strand, target, encoded), notes, self._answer_notes)
-        return UpstreamRequest("POST", generate_url(target, self.streaming), encoded.body)
+        if self._encodings is not None:
+            self._encodings[key] = encoded, notes
+        return encoded, notes
 
     def _shrink(self, strand: Strand, target: Target, notes: Notes) -> None:
         """Leave all but one choice to further calls where this target's model gives one at a time."""

@@ -13,7 +13,7 @@ import msgspec
 
 from oaicompat.errors import InvalidRequestError, OaicompatError
 from oaicompat.events import Frame
-from oaicompat.exchange import Call, Exchange
+from oaicompat.exchange import Call, Exchange, UpstreamRequest
 from oaicompat.models import BUILTIN, ModelMap
 from oaicompat.notes import Note
 from oaicompat.providers.gemini.endpoints import GEMINI_API, Target
@@ -31,44 +31,44 @@ class MappedCall:
     was not carried over exactly. `bodies` holds every upstream body where one request takes several.
     """
 
-    def __init__(self, dialect: str, source: bytes, target: Target, models: ModelMap) -> None:
-        self._source = (dialect, source, target, models)
-        exchange, started = self._exchange()
-        self.model = exchange.model
+    def __init__(self, exchange: Exchange, target: Target) -> None:
+        wanted = exchange.needs()
+        if wanted.media:
+            raise InvalidRequestError(f"{wanted.media[0]} has to be fetched first.")
+        exchange.supply(Supplies())
+        self._exchange = exchange
+        self._target = target
+        begun, started = self._again()
+        self.model = begun.model
         self.url = started[0][1].url
         self.bodies: tuple[dict[str, Any], ...] = tuple(
             msgspec.json.decode(request.body) for _, request in started
         )
-        self.notes: tuple[Note, ...] = exchange.notes
+        self.notes: tuple[Note, ...] = begun.notes
 
     @property
     def body(self) -> dict[str, Any]:
         """Return the first, and nearly always only, upstream body."""
         return self.bodies[0]
 
-    def _exchange(
+    def _again(
         self,
         *,
         streaming: bool | None = None,
         created: int = 0,
         new_id: Callable[[], str] | None = None,
-    ) -> tuple[Exchange, list[tuple[Call, Any]]]:
-        dialect, source, target, models = self._source
-        exchange = Exchange(
-            dialect, source, models=models, created=created, new_id=new_id, streaming=streaming
-        )
-        wanted = exchange.needs()
-        if wanted.media:
-            raise InvalidRequestError(f"{wanted.media[0]} has to be fetched first.")
-        exchange.supply(Supplies())
-        return exchange, [(call, exchange.begin_attempt(call, target)) for call in exchange.calls()]
+    ) -> tuple[Exchange, list[tuple[Call, UpstreamRequest]]]:
+        exchange = self._exchange.again(created=created, new_id=new_id, streaming=streaming)
+        return exchange, [
+            (call, exchange.begin_attempt(call, self._target)) for call in exchange.calls()
+        ]
 
 
 class MappedStream:
     """A streamed Gemini answer on its way to the client's SSE bytes."""
 
     def __init__(self, call: MappedCall, created: int, new_id: Callable[[], str] | None) -> None:
-        self._exchange, started = call._exchange(streaming=True, created=created, new_id=new_id)
+        self._exchange, started = call._again(streaming=True, created=created, new_id=new_id)
         self._calls = [call for call, _ in started]
 
     @property
@@ -100,7 +100,7 @@ def openai_to_gemini(
     `body` is the request as bytes, text or a mapping, which is not changed. Raises `InvalidRequestError` with
     `param` where the request cannot be converted.
     """
-    return MappedCall(dialect, as_bytes(body), target, models)
+    return MappedCall(Exchange(dialect, body, models=models), target)
 
 
 def gemini_to_openai(
@@ -116,7 +116,7 @@ def gemini_to_openai(
     has several; `created` is Unix seconds. Raises `UpstreamError` for an error object, an answer that broke
     off, and one that cannot be read.
     """
-    exchange, started = call._exchange(streaming=False, created=created, new_id=new_id)
+    exchange, started = call._again(streaming=False, created=created, new_id=new_id)
     answers: Sequence[Body] = [answer] if isinstance(answer, bytes | str | Mapping) else answer
     if len(answers) != len(started):
         raise ValueError(f"{len(started)} upstream answers are needed, not {len(answers)}")
