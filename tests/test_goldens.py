@@ -115,7 +115,8 @@ def test_1_request_to_neutral(case: Path, update: bool) -> None:
 def neutral(case: Path) -> Request:
     """Return the request that the first seam pins; optional raw JSON cannot be decoded from its golden."""
     decode = DIALECTS[settings_of(case).shape].decode_request
-    return decode((case / "request.json").read_bytes(), Notes())
+    request: Request = decode((case / "request.json").read_bytes(), Notes())
+    return request
 
 
 def target_of(case: Path, request: Request) -> Target:

@@ -72,8 +72,8 @@ def _answered(draw: st.DrawFn) -> list[Json]:
         min_size=1,
         max_size=2,
     )
-    said = _message("assistant", st.one_of(texts(), parts))
-    return [draw(st.one_of(said, refusal))]
+    said = _message("assistant", texts())
+    return [draw(st.one_of(said, _message("assistant", parts), refusal))]
 
 
 def arguments() -> st.SearchStrategy[str]:
