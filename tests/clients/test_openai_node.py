@@ -51,10 +51,14 @@ def install(npm: list[str]) -> Path:
     place.mkdir(mode=0o700, parents=True, exist_ok=True)
     (place / "package.json").write_text(manifest, "utf-8")
     quiet = ["--no-audit", "--no-fund", "--loglevel=error", "--fetch-retries=1"]
-    command = [*npm, "install", *quiet]
-    ended = subprocess.run(command, cwd=place, capture_output=True, text=True, timeout=240)
+    # Node trusts only its own list of authorities unless told to look at the machine's, as pip does.
+    environment = {**os.environ, "NODE_USE_SYSTEM_CA": "1"}
+    ended = subprocess.run(
+        [*npm, "install", *quiet],
+        cwd=place, env=environment, capture_output=True, text=True, timeout=240,
+    )  # fmt: skip
     if ended.returncode:
-        absent(f"npm cannot install the clients: {ended.stderr.strip()[-300:]}")
+        absent(f"npm cannot install the clients: {' '.join(ended.stderr.split())[:200]}")
     done.write_text(manifest, "utf-8")
     return place
 
