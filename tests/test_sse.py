@@ -250,3 +250,29 @@ def test_nothing_is_read_after_a_failure() -> None:
     for data in (b"data: 123456789\n\n", b"data: 2\n\n"):
         with pytest.raises(UpstreamProtocolError):
             decoder.feed(data)
+
+
+@pytest.mark.parametrize("brackets", [b"{", b'{"a":', b'[{"a":['])
+def test_bare_braces_are_given_up_on_at_once(brackets: bytes) -> None:
+    body = brackets * 4_000_000
+    started = time.process_time()
+    [said] = read([body])
+    # A decoder that counts every brace takes seconds.
+    assert time.process_time() - started < 0.2
+    assert said == "The upstream sent an object nested more than 512 levels deep."
+
+
+@given(CUTS, st.integers(0, 30))
+@example([], 10)
+def test_the_cut_changes_nothing_where_nesting_ends(cuts: list[int], short: int) -> None:
+    body = EVENT + b'{"a":[' * (sse.MAX_NESTING // 2) + b"[" * 10
+    around = [len(body) - 40 + cut for cut in cuts]
+    for limit in (sse.MAX_NESTING * 3 - short, sse.MAX_EVENT):
+        assert read(pieces_of(body, around), limit) == read([body], limit)
+    assert read([body])[0] == b'{"a": "b"}'
+    assert "levels deep" in str(read([body])[1])
+
+
+def test_nesting_up_to_the_limit_passes() -> None:
+    deep = b'{"a":' * sse.MAX_NESTING + b"1" + b"}" * sse.MAX_NESTING
+    assert read([deep]) == [deep]

@@ -14,6 +14,9 @@ from .errors import UpstreamProtocolError
 MAX_EVENT = 64 * 1024 * 1024
 """Bytes one line, one event or one unframed object may hold: a generated image comes as one event."""
 
+MAX_NESTING = 512
+"""How deep an unframed object may be nested; what the service writes stays below ten."""
+
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 # What stands between the elements of a JSON array; no SSE field has a name that begins with any of these.
 _BETWEEN_ELEMENTS = re.compile(rb"[ \t,\[\]]*")
@@ -50,10 +53,13 @@ class _Unframed:
         self.size = 0
 
     def take(self, data: bytes, start: int) -> tuple[int, bool]:
-        """Take bytes from `start`; return where they end and whether the object is complete."""
+        """Take bytes from `start`; return where they end and whether the object is complete.
+
+        Stops behind the bracket that opens too deep a level: what follows would be counted for nothing.
+        """
         position = start
         complete = False
-        while position < len(data) and not complete:
+        while position < len(data) and not (complete or self.too_deep):
             if self._in_string:
                 position = self._skip_string(data, position)
                 continue
@@ -68,6 +74,10 @@ class _Unframed:
         self._pieces.append(data[start:position])
         self.size += position - start
         return position, complete
+
+    @property
+    def too_deep(self) -> bool:
+        return self._depth > MAX_NESTING
 
     def _skip_string(self, data: bytes, position: int) -> int:
         if self._escaped:
@@ -92,7 +102,7 @@ class Decoder:
 
     A failure comes after the events that stood before it, whatever the cut: `feed` returns those first and
     raises on the next call. Raises `UpstreamProtocolError` when a line, an event or an unframed object is
-    longer than `max_event` bytes, and nothing else.
+    longer than `max_event` bytes or an unframed object is nested deeper than `MAX_NESTING`, and nothing else.
     """
 
     __slots__ = (
@@ -224,6 +234,8 @@ class Decoder:
     ) -> int:
         position, complete = unframed.take(data, position)
         self._limit(unframed.size)
+        if unframed.too_deep:
+            raise _malformed(f"an object nested more than {MAX_NESTING} levels deep")
         if complete:
             self._unframed = None
             events.append(unframed.text())
@@ -285,11 +297,13 @@ class Decoder:
 
     def _limit(self, size: int) -> None:
         if size > self._max_event:
-            raise UpstreamProtocolError(
-                f"The upstream sent an event larger than {self._max_event} bytes.",
-                code="upstream_malformed",
-                cause="network",
-            )
+            raise _malformed(f"an event larger than {self._max_event} bytes")
+
+
+def _malformed(what: str) -> UpstreamProtocolError:
+    return UpstreamProtocolError(
+        f"The upstream sent {what}.", code="upstream_malformed", cause="network"
+    )
 
 
 def _find(data: bytes, byte: bytes, position: int) -> int:
