@@ -132,6 +132,11 @@ class Decoder:
         self._unframed: _Unframed | None = None
         self._failure: UpstreamProtocolError | None = None
 
+    @property
+    def between(self) -> bool:
+        """Tell whether the bytes so far end exactly where an event ends."""
+        return self._between
+
     def feed(self, data: bytes) -> list[bytes]:
         """Take the next bytes; return the payload of every event they complete."""
         if not self._between:

@@ -174,11 +174,13 @@ class CandidateDecoder:
             self._texts[-1].append(raw)
         events.append(Delta(self._number, "", raw) if self._fast else Delta(self._number, text))
 
-    def more_text(self, raw: bytes, events: list[Event]) -> None:
-        """Take more of the plain text that is open, as a JSON string that is known to decode."""
-        if raw != _EMPTY:
-            self._texts[-1].append(raw)
-            events.append(Delta(self._number, "", raw))
+    def more_text(self, texts: list[bytes], events: list[Event]) -> None:
+        """Take more of the plain text that is open, as JSON strings that are known to decode."""
+        number, pieces = self._number, self._texts[-1]
+        for raw in texts:
+            if raw != _EMPTY:
+                pieces.append(raw)
+                events.append(Delta(number, "", raw))
 
     def _part(self, part: AnswerPart, events: list[Event]) -> None:
         signature = self._signature(part)

@@ -71,12 +71,10 @@ class Decoder:
             return []
         events: list[Event] = []
         try:
-            for payload in self._frames.feed(data):
-                text = self._lane.match(payload)
-                if text is None:
+            rest = self._take_fast(data, events) if self._frames.between else data
+            if rest:
+                for payload in self._frames.feed(rest):
                     self._take_slowly(payload, events)
-                else:
-                    self._candidates[0].more_text(text, events)
         except _UNREADABLE as error:
             self._die(error, events)
         return events
@@ -111,6 +109,16 @@ class Decoder:
         self._dead = True
         events.append(Failed(error if isinstance(error, OaicompatError) else _malformed()))
 
+    def _take_fast(self, data: bytes, events: list[Event]) -> bytes:
+        """Take what may go by the fast lane; return the rest."""
+        texts: list[bytes] = []
+        try:
+            end = self._lane.take(data, texts)
+        finally:
+            if texts:
+                self._candidates[0].more_text(texts, events)
+        return data[end:] if end else data
+
     def _take_slowly(self, payload: bytes, events: list[Event]) -> None:
         self._leave_lane()
         chunk = _decode_chunk(payload)
@@ -122,9 +130,9 @@ class Decoder:
 
     def _leave_lane(self) -> None:
         """Count what the last chunk in the lane counted, and forget the lane."""
-        if self._lane.last:
-            self._counter.add(bytes(_decode_chunk(self._lane.last).usage_metadata))
-        self._lane.forget()
+        last = self._lane.leave()
+        if last:
+            self._counter.add(bytes(_decode_chunk(last).usage_metadata))
 
     def _take(self, chunk: GenerateContentResponse, payload: bytes, events: list[Event]) -> None:
         if chunk.error:
