@@ -448,9 +448,10 @@ def test_f76_odd_grounding_does_not_cost_the_answer(grounding: Json) -> None:
 
 
 @pytest.mark.parametrize("text", ["Der Käse", "日本語のテキスト", "👩‍👩‍👧 family", "plain"])
-def test_f77_offsets_cut_out_what_was_cited(text: str) -> None:
-    said = f"é {text} 😀"
-    start = len("é ".encode())
+@pytest.mark.parametrize("before", ["", "é ", "日本語のテキスト Der Käse plain 👩‍👩‍👧 family "])
+def test_f77_offsets_cut_out_what_was_cited(before: str, text: str) -> None:
+    said = f"{before}{text} 😀"
+    start = len(before.encode())
     segment = {"startIndex": start, "endIndex": start + len(text.encode()), "text": text}
     grounding = {
         "groundingChunks": [{"web": {"uri": "https://a.b", "title": "t"}}],
@@ -461,7 +462,7 @@ def test_f77_offsets_cut_out_what_was_cited(text: str) -> None:
     )
     (annotation,) = choice["message"]["annotations"]
     cited = annotation["url_citation"]
-    assert said[cited["start_index"] : cited["end_index"]] == text
+    assert (cited["start_index"], cited["end_index"]) == (len(before), len(before) + len(text))
 
 
 def test_f78_grounding_of_an_early_chunk_is_kept() -> None:

@@ -84,9 +84,17 @@ def test_law_3_a_turn_made_of_several_answers_keeps_their_order(
     ]
 
 
-@given(turns)
-def test_law_3_ids_the_provider_gave_are_echoed_and_ours_are_not(parts: list[Json]) -> None:
-    request = follow_up(kept(parts), model=NEWEST)
+@given(turns, st.data())
+def test_law_3_results_in_any_order_go_to_their_calls_and_native_ids_are_echoed(
+    parts: list[Json], data: st.DataObject
+) -> None:
+    message = kept(parts)
+    results = [
+        {"role": "tool", "tool_call_id": call["id"], "content": f"result {position}"}
+        for position, call in enumerate(message.get("tool_calls", ()))
+    ]
+    results = data.draw(st.permutations(results))
+    request = follow_up(message, model=NEWEST, results=results)
     contents = oaicompat.openai_to_gemini(request).body["contents"]
     calls = [part["functionCall"] for part in parts if "functionCall" in part]
     responses = [
@@ -139,12 +147,13 @@ def test_law_3_signatures_do_not_travel_to_the_other_backend(parts: list[Json]) 
             assert part.get("thoughtSignature") not in made_here
 
 
-@given(turns)
-def test_law_3_a_client_that_changed_the_text_is_believed(parts: list[Json]) -> None:
+@given(turns, st.booleans())
+def test_law_3_a_client_that_changed_the_text_is_believed(parts: list[Json], longer: bool) -> None:
     message = kept(parts)
-    if not message["content"]:
+    content = message["content"]
+    if not content:
         return
-    message["content"] = "changed: " + message["content"]
+    message["content"] = "changed: " + content if longer else chr(ord(content[0]) ^ 1) + content[1:]
     call = oaicompat.openai_to_gemini(follow_up(message, model=NEWEST))
     texts = [part["text"] for part in model_turn(call.body) if "text" in part]
     assert "".join(texts) == message["content"]

@@ -131,10 +131,11 @@ def gemini_turns(
 
     There are texts, thoughts, function calls with and without ids, inline images, code with its results and
     tools the service ran; any part may be signed, and an empty last text may hold nothing but a signature.
+    Calls are drawn twice as often as the rest, since parallel ones are where converters go wrong.
     `min_size` and `max_size` bound the number of groups (a call of a service tool and its response are one);
     `server_tools=False` leaves `toolCall` and `toolResponse` out, which only Gemini 3 and later take back.
     """
-    kinds = [_text(), _thought(), _signed_text(), _call(), _image(), _code()]
+    kinds = [_text(), _thought(), _signed_text(), _call(), _call(), _image(), _code()]
     if server_tools:
         kinds.append(_server_tool())
     closing = signatures().map(lambda signature: [{"text": "", "thoughtSignature": signature}])
