@@ -1,8 +1,9 @@
 """The credential pool: which key serves the next attempt, and which ones rest.
 
 One rule: the pool is a state machine without a clock; every method is told the time in seconds. A cooldown
-belongs to one credential and one model, because quotas do; a refused key is out until the settings are
-loaded again. The key itself stays inside its `Secret`.
+belongs to one credential and one model, because quotas do; only a key that is itself invalid is out until the
+settings are loaded again, since any other denial may be about what one client asked for. The key itself stays
+inside its `Secret`.
 """
 
 from __future__ import annotations
@@ -15,12 +16,17 @@ from oaicompat.errors import UpstreamError
 from oaicompat_server.config import CredentialSettings
 from oaicompat_server.secret import Secret
 
-REFUSED = frozenset({"credential", "permission"})
+REFUSED = frozenset({"credential"})
 """The causes that take a credential out until the settings are loaded again."""
 
+DENIED = frozenset({"permission", "model_permission"})
+"""The causes for which a credential rests on the model that was asked for, since waiting is of no known use."""
+
 _FOREVER = float("inf")
-_COOLING = frozenset({"rate", "quota", "overload"})
+_AT_LEAST = frozenset({"quota", *DENIED})
+_DENIED_STEPS = (60.0, 300.0, 1800.0, 3600.0)
 _STEPS = {
+    **dict.fromkeys(DENIED, _DENIED_STEPS),
     "rate": (5.0, 15.0, 30.0, 60.0),
     "quota": (60.0, 300.0, 1800.0, 3600.0),
     "overload": (2.0, 5.0, 15.0, 30.0),
@@ -50,11 +56,12 @@ class Credential(Struct, frozen=True):
 class _Cell:
     """What is known about one credential on one model."""
 
-    __slots__ = ("failures", "until")
+    __slots__ = ("failures", "reason", "until")
 
     def __init__(self) -> None:
         self.until = 0.0
         self.failures = 0
+        self.reason: UpstreamError | None = None
 
 
 class Pool:
@@ -102,14 +109,13 @@ class Pool:
             self._cells.pop((credential, model), None)
         elif error.cause in REFUSED:
             self._refused.add(credential)
-        elif error.cause in _COOLING:
+        elif error.cause in _STEPS:
             cell = self._cell(credential, now, model)
-            steps = _STEPS[error.cause]
-            wait = error.retry_after
-            if wait is None or wait != wait:
-                wait = steps[min(cell.failures, len(steps) - 1)]
+            until = now + _rest(error, cell.failures)
             cell.failures += 1
-            cell.until = max(cell.until, now + min(max(wait, 0.0), _LONGEST))
+            if until >= cell.until:
+                cell.until = until
+                cell.reason = error
 
     def earliest(self, now: float, model: str) -> float | None:
         """Return how many seconds until some credential is usable for `model`; None: never."""
@@ -118,6 +124,17 @@ class Pool:
             default=_FOREVER,
         )
         return None if ready == _FOREVER else max(0.0, ready - now)
+
+    def reason(self, now: float, model: str) -> UpstreamError | None:
+        """Return why the credential rests that is back first; None when one is usable, or none ever will be."""
+        first = min(
+            self._credentials,
+            key=lambda credential: self._ready_at(credential, model),
+            default=None,
+        )
+        if first is None or not now < self._ready_at(first, model) < _FOREVER:
+            return None
+        return self._cells[first, model].reason
 
     def _cell(self, credential: Credential, now: float, model: str) -> _Cell:
         """Return the cell, dropping cells that are over when clients invent too many model names."""
@@ -130,3 +147,16 @@ class Pool:
             return _FOREVER
         cell = self._cells.get((credential, model))
         return cell.until if cell else 0.0
+
+
+def _rest(error: UpstreamError, failures: int) -> float:
+    """Return how many seconds to rest: what the upstream says, and for what does not pass soon at least a step.
+
+    A spent day comes with a RetryInfo of seconds (gemini-wire section 6).
+    """
+    steps = _STEPS[error.cause]
+    step = steps[min(failures, len(steps) - 1)]
+    told = error.retry_after
+    if told is None or told != told:
+        return step
+    return min(max(told, step if error.cause in _AT_LEAST else 0.0), _LONGEST)

@@ -71,15 +71,26 @@ def test_any_wait_is_bounded(wait: float) -> None:
     assert 0 <= earliest <= 24 * 3600
 
 
-@pytest.mark.parametrize("cause", ["credential", "permission"])
-def test_refused_credential_is_out(cause: str) -> None:
+def test_refused_credential_is_out() -> None:
     pool = Pool([A, B])
-    pool.report(A, 0, M, _error(cause, 401))
+    pool.report(A, 0, M, _error("credential", 401))
     assert {pool.lease(1e9, "any") for _ in range(4)} == {B}
     assert not pool.all_refused
-    pool.report(B, 0, M, _error(cause, 401))
+    pool.report(B, 0, M, _error("credential", 401))
     assert pool.all_refused
     assert pool.earliest(0, M) is None
+
+
+@pytest.mark.parametrize("cause", ["permission", "model_permission"])
+def test_regression_a_denial_rests_one_credential_for_one_model_only(cause: str) -> None:
+    pool = Pool([A, B])
+    for credential in (A, B):
+        pool.report(credential, 0, M, _error(cause, 403))
+    assert pool.lease(1, M) is None
+    assert {pool.lease(1, "other") for _ in range(2)} == {A, B}
+    assert not pool.all_refused
+    assert pool.earliest(0, M) == 60
+    assert pool.lease(60, M) is not None
 
 
 @pytest.mark.parametrize("cause", ["request", "network", "empty", "malformed", "signature"])
@@ -120,6 +131,14 @@ def test_law_a_lease_is_usable_and_none_means_none_is(
         assert (leased is not None) == (earliest == 0)
         if earliest:
             assert pool.lease(now + earliest + 1e-6, M) is not None
+
+
+def test_regression_a_spent_day_rests_longer_than_its_retry_info_says() -> None:
+    pool = Pool([A])
+    pool.report(A, 0, M, _error("quota", 429, retry_after=2))
+    assert pool.earliest(0, M) == 60
+    pool.report(A, 100, M, _error("quota", 429, retry_after=40_000))
+    assert pool.earliest(100, M) == 40_000
 
 
 def _attempts(pool: Pool, most: int = 3) -> Attempts:
@@ -223,3 +242,91 @@ def test_no_wait_goes_beyond_the_deadline() -> None:
     attempts.failed(0, _error("rate", 429, retry_after=4))
     with pytest.raises(PoolExhaustedError):
         attempts.delay(0)
+
+
+def _quota(retry_after: float | None = None) -> UpstreamError:
+    return UpstreamError(
+        "You exceeded your current upstream quota for m. Please try again in 2s.",
+        status=429,
+        type="insufficient_quota",
+        code="insufficient_quota",
+        should_retry=False,
+        retryable=True,
+        cause="quota",
+        retry_after=retry_after,
+    )
+
+
+@pytest.mark.parametrize("keys", [[A], [A, B], [A, B, C]])
+def test_regression_a_spent_quota_tells_clients_to_stop_and_is_never_waited_out(
+    keys: list[Credential],
+) -> None:
+    pool = Pool(keys)
+    tried, error = _run(pool, *[_quota(2)] * 4)
+    assert tried == [key.label for key in keys]
+    for told in (error, _run(pool, _quota())[1]):
+        assert told is not None
+        assert (told.status, told.code, told.type) == (429, *["insufficient_quota"] * 2)
+        assert (told.should_retry, told.retry_after) == (False, 60)
+        assert told.message.endswith("Please try again in 60s.")
+
+
+def test_a_spent_quota_beside_a_credential_that_returns_soon_asks_to_come_back() -> None:
+    pool = Pool([A, B])
+    pool.report(A, 0, M, _error("rate", 429, retry_after=9))
+    tried, error = _run(pool, _quota())
+    assert tried == ["b"]
+    assert error is not None
+    assert (error.status, error.should_retry, error.retry_after) == (429, None, 9)
+    assert error.code == "rate_limit_exceeded"
+    pool = Pool([A, B, C, Credential(Secret("d"), label="d")])
+    tried, error = _run(pool, *[_quota()] * 3)
+    assert error is not None
+    assert (error.status, error.should_retry, error.retry_after) == (429, None, 1)
+    assert error.code == "rate_limit_exceeded"
+
+
+def test_all_denied_for_a_model_keeps_the_reason_and_tells_clients_to_stop() -> None:
+    pool = Pool([A])
+    denied = UpstreamError(
+        "The upstream service denies access: not here.",
+        status=403,
+        code="unsupported_country_region_territory",
+        param="model",
+        should_retry=False,
+        cause="model_permission",
+    )
+    for _ in range(2):
+        tried, error = _run(pool, denied)
+        assert error is not None
+        assert (error.status, error.code) == (403, denied.code)
+        assert error.should_retry is False
+        assert ("not here" in error.message) == (tried == ["a"])
+
+
+@pytest.mark.parametrize(
+    ("text", "told", "seconds"),
+    [
+        ("Please try again in 30 seconds. That is all we know.", None, 1),
+        ("Please try again in 30s.", 30, 30),
+        ("Retry after 2 minutes 5 s, please.", 7.5, 8),
+        ("Please retry in 48.9s.", 48.9, 49),
+        ("No hint.", 12, 12),
+    ],
+)
+def test_regression_the_text_and_retry_after_name_one_wait(
+    text: str, told: float | None, seconds: int
+) -> None:
+    failure = UpstreamError(
+        text, status=502, cause="network", upstream_status=502, retryable=True, retry_after=told
+    )
+    attempts = _attempts(Pool([A]), 1)
+    attempts.next(0)
+    attempts.failed(0, failure)
+    with pytest.raises(OaicompatError) as caught:
+        attempts.delay(0)
+    assert caught.value.retry_after == seconds
+    assert f"{seconds}s" in caught.value.message
+    for other in ("30s", "30 seconds", "2 minutes", "5 s", "48.9"):
+        if other != f"{seconds}s":
+            assert other not in caught.value.message
