@@ -152,6 +152,7 @@ def test_spent_quota_is_not_retried(fresh: Fresh) -> None:
     with asking(served.url, max_retries=2) as ask, pytest.raises(openai.RateLimitError) as found:
         ask("#script:error:429:day")
     assert found.value.code == "insufficient_quota"
+    assert found.value.response.headers["x-should-retry"] == "false"
     assert len(served.simulator.requests) == 1
 
 
