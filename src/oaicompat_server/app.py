@@ -1,6 +1,6 @@
 """The application: settings in, a Starlette app out.
 
-One rule: Starlette gives the lifespan and the mount, nothing on the way of a request; the gate wraps
+One rule: Starlette gives the lifespan, nothing on the way of a request; the gate wraps
 everything, and what requests share (connections, pool, cache) is made here and closed at the end.
 """
 
@@ -12,7 +12,6 @@ from contextlib import asynccontextmanager
 
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
-from starlette.routing import Mount
 
 from oaicompat.models import PRESETS, ModelMap
 from oaicompat_server.auth import Gate, plan_access
@@ -62,10 +61,8 @@ def create_app(config: Config, *, tune: bool = True) -> Starlette:
         yield
         await upstream.aclose()
 
-    app = Starlette(
-        routes=[Mount("/", app=Router(relay, listing))],
-        middleware=[Middleware(Gate, access=access)],
-        lifespan=lifespan,
-    )
+    app = Starlette(middleware=[Middleware(Gate, access=access)], lifespan=lifespan)
+    # A mount's pattern lets some paths by (`*`, a decoded line end), so our router is what follows no route.
+    app.router.default = Router(relay, listing)
     app.state.relay = relay
     return app

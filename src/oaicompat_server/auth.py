@@ -49,6 +49,7 @@ class Access(Struct, frozen=True):
     check_hosts: bool = True
     hosts: frozenset[str] = frozenset()
     origins: frozenset[str] = frozenset()
+    bound: str = ""
 
 
 def is_loopback(host: str) -> bool:
@@ -87,13 +88,16 @@ def plan_access(config: Config) -> Access:
         mode,
         digest_keys(auth.keys),
         server.check_hosts,
-        frozenset(name.lower() for name in (*server.allowed_hosts, *_bound_name(server.host))),
+        frozenset(name.lower() for name in server.allowed_hosts),
         frozenset(server.allowed_origins),
+        _bound_name(server.host),
     )
 
 
-def _bound_name(host: str) -> tuple[str, ...]:
-    return () if host in ("", "0.0.0.0", "::") else (f"[{host}]" if ":" in host else host,)
+def _bound_name(host: str) -> str:
+    if host in ("", "0.0.0.0", "::"):
+        return ""
+    return f"[{host.strip('[]')}]" if ":" in host else host.lower()
 
 
 def digest_keys(keys: Iterable[Secret]) -> tuple[bytes, ...]:
@@ -143,19 +147,23 @@ def parse_host(headers: Headers) -> tuple[str, int | None] | None:
 
 
 def host_allowed(
-    name: str, port: int | None, server: tuple[str, int | None] | None, listed: Collection[str]
+    name: str,
+    port: int | None,
+    server: tuple[str, int | None] | None,
+    listed: Collection[str],
+    bound: str = "",
 ) -> bool:
     """Tell whether a Host names this gateway.
 
-    Allowed are localhost, 127.0.0.0/8 and [::1] on our own port, the very address the connection came in on,
-    and listed names (with any port, or with the port they are listed with).
+    Allowed are, on our own port, localhost, 127.0.0.0/8, [::1], the name we are `bound` to and the very address
+    the connection came in on; and listed names (with any port, or with the port they are listed with).
     """
     if name in listed or (port is not None and f"{name}:{port}" in listed):
         return True
     own_address, own_port = server if server else ("", None)
     if own_port is not None and (80 if port is None else port) != own_port:
         return False
-    if name in ("localhost", "[::1]"):
+    if name in ("localhost", "[::1]") or (bound and name == bound):
         return True
     try:
         address = ipaddress.ip_address(name.strip("[]"))
@@ -223,7 +231,7 @@ class Gate:
             return InvalidRequestError("Exactly one valid Host header is needed.")
         if not self._access.check_hosts:
             return None
-        if not host_allowed(*host, scope.get("server"), self._access.hosts):
+        if not host_allowed(*host, scope.get("server"), self._access.hosts, self._access.bound):
             return InvalidRequestError(
                 "This Host is not served here; list it in server.allowed_hosts.", status=403
             )
@@ -256,6 +264,7 @@ def _is_preflight(scope: Scope, headers: Headers) -> bool:
 async def _answer_preflight(headers: Headers, send: Send) -> None:
     asked = [value for name, value in headers if name == b"access-control-request-headers"]
     reply: Headers = [
+        *common_headers(request_id_of(headers), time.monotonic()),
         (b"access-control-allow-methods", _METHODS),
         (b"access-control-max-age", b"3600"),
         *((b"access-control-allow-headers", value) for value in asked[:1]),

@@ -19,6 +19,20 @@ _UNPARSABLE = (
 )
 
 
+class Reading:
+    """A request's `receive` that knows whether the body has come to its end."""
+
+    def __init__(self, receive: Receive) -> None:
+        self._receive = receive
+        self.complete = False
+
+    async def __call__(self) -> Message:
+        message = await self._receive()
+        if message["type"] != "http.request" or not message.get("more_body"):
+            self.complete = True
+        return message
+
+
 class ClientLeft(Exception):
     """The client closed the connection before its body was complete; there is nobody to answer."""
 

@@ -153,11 +153,12 @@ class GuardedProtocol(HttpToolsProtocol):
         with every first request; a server that declines has to read it as plain HTTP/1.1.
         """
         kept = [
-            name + b": " + value
+            name + b": " + (_without_offer(value) if name == b"connection" else value)
             for name, value in self.headers
-            if name not in (b"upgrade", b"connection", b"http2-settings")
+            if name not in (b"upgrade", b"http2-settings")
         ]
-        line = b"%s %s HTTP/1.1" % (self.parser.get_method(), self.url)
+        version = self.parser.get_http_version().encode("ascii")
+        line = b"%s %s HTTP/%s" % (self.parser.get_method(), self.url, version)
         return b"\r\n".join([line, *kept, b"", b""])
 
     def _wrong_head(self) -> str | None:
@@ -248,6 +249,13 @@ class GuardedProtocol(HttpToolsProtocol):
             b"connection: close\r\n\r\n%s" % (status, _REASONS[status], len(body), body)
         )
         self.transport.close()
+
+
+def _without_offer(connection: bytes) -> bytes:
+    options = (option.strip() for option in connection.split(b","))
+    return b", ".join(
+        option for option in options if option.lower() not in (b"upgrade", b"http2-settings")
+    )
 
 
 def _has_body(headers: list[tuple[bytes, bytes]]) -> bool:

@@ -19,7 +19,7 @@ from msgspec import Struct
 from oaicompat.dialects.chat import encode_error
 from oaicompat.errors import InvalidRequestError, ModelNotFoundError, OaicompatError
 from oaicompat_server.auth import OWNER
-from oaicompat_server.bodies import ClientLeft, has_body, read_body
+from oaicompat_server.bodies import ClientLeft, Reading, has_body, read_body
 from oaicompat_server.framing import (
     JSON_TYPE,
     Headers,
@@ -82,7 +82,7 @@ class _Context(Struct, frozen=True):
     """One request as the handlers see it."""
 
     scope: Any
-    receive: Receive
+    receive: Reading
     send: Send
     route: Route
     request_id: str
@@ -127,7 +127,7 @@ class Router:
             return
         context = _Context(
             scope,
-            receive,
+            Reading(receive),
             send,
             resolve(scope["path"]) or Route(""),
             request_id_of(scope["headers"]),
@@ -155,8 +155,8 @@ class Router:
             await handler(context)
             return
         allowed = (b"allow", ", ".join([*handlers, "OPTIONS"]).encode("ascii"))
-        more = [*common_headers(context.request_id, context.started), allowed]
         if method == "OPTIONS":
+            more = [*common_headers(context.request_id, context.started), allowed]
             await context.send({"type": "http.response.start", "status": 204, "headers": more})
             await context.send({"type": "http.response.body", "body": b"", "more_body": False})
             return
@@ -165,7 +165,7 @@ class Router:
             status=405,
             code="method_not_supported",
         )
-        await refuse(context.receive, context.send, error, more)
+        await _answer_error(context, error, [allowed])
 
     async def _exchange(self, context: _Context) -> None:
         body = await self._body(context)
@@ -226,11 +226,14 @@ def _unknown_url(method: str, path: str) -> OaicompatError:
     )
 
 
-async def _answer_error(context: _Context, error: OaicompatError) -> None:
-    headers = common_headers(context.request_id, context.started)
+async def _answer_error(
+    context: _Context, error: OaicompatError, more: Headers | None = None
+) -> None:
+    """Answer, and close the connection only where some of the body was not read."""
+    headers = [*common_headers(context.request_id, context.started), *(more or ())]
     if error.status == 426:
         headers.append((b"upgrade", b"HTTP/1.1"))
-    if has_body(context.headers) and error.status != 500:
+    if has_body(context.headers) and not context.receive.complete:
         await refuse(context.receive, context.send, error, headers)
         return
     headers += [JSON_TYPE, *retry_headers(error)]

@@ -179,6 +179,14 @@ def test_own_address_of_the_connection_is_a_valid_host() -> None:
     assert host_allowed("[fe80::2]", 1, ("fe80::2%eth0", 1), ())
 
 
+def test_regression_the_bound_name_is_a_host_on_our_port_only() -> None:
+    keys = AuthSettings(keys=(Secret("k"),))
+    for bound, host in (("127.0.0.1", b"127.0.0.1"), ("here.lan", b"Here.lan"), ("::1", b"[::1]")):
+        access = plan_access(Config(server=ServerSettings(host=bound), auth=keys))
+        for port, status in ((b":8045", 401), (b":8046", 403), (b"", 403)):
+            assert _ask(access, headers=[(b"host", host + port)])[0] == status
+
+
 @pytest.mark.parametrize(
     ("headers", "status"),
     [
@@ -217,6 +225,7 @@ def test_preflight_passes_without_a_key_for_listed_origins_only() -> None:
     status, headers, passed = _ask(access, "OPTIONS", headers=good)
     assert (status, passed) == (204, 0)
     assert headers[b"access-control-allow-headers"] == b"authorization"
+    assert {b"x-request-id", b"openai-processing-ms", b"openai-version"} <= headers.keys()
     assert _ask(access, "OPTIONS", headers=[*asked, (b"origin", b"https://evil.com")])[0] == 403
     assert _ask(access, "OPTIONS", headers=asked)[0] == 401
     assert _ask(access, "POST", headers=good)[0] == 401

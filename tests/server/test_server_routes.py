@@ -5,6 +5,7 @@ from __future__ import annotations
 import http.client
 import json
 import socket
+import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -283,3 +284,87 @@ def test_key_is_asked_for_on_every_route_but_health() -> None:
         status, headers, _ = ask(locked, "POST", "/v1/chat/completions", CHAT, x_api_key="wrong")
         assert (status, headers["connection"]) == (401, "close")
         assert not [r for r in locked.simulator.requests if r.method == "POST"]
+
+
+def _raw(served: Gateway, sent: bytes) -> tuple[int, dict[str, str], Any]:
+    """Send bytes, with our port for `%PORT`; return status, headers and the decoded body."""
+    with socket.create_connection(("127.0.0.1", served.port), timeout=5) as plug:
+        plug.sendall(sent.replace(b"%PORT", b"%d" % served.port))
+        reply = http.client.HTTPResponse(plug)
+        reply.begin()
+        headers = {name.lower(): value for name, value in reply.getheaders()}
+        return reply.status, headers, json.loads(reply.read())
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        b"GET /v1/x%0ay",
+        b"OPTIONS *",
+        b"GET /v1/models/%0d%0aX",
+        b"POST /v1/x%0a",
+        b"GET /%0a",
+        b"GET /v1/models%0a",
+    ],
+)
+def test_regression_every_path_reaches_our_router(served: Gateway, line: bytes) -> None:
+    status, headers, body = _raw(served, line + b" HTTP/1.1\r\nHost: 127.0.0.1:%PORT\r\n\r\n")
+    assert status == 404
+    assert set(body["error"]) == {"message", "type", "param", "code"}
+    assert headers["content-type"] == "application/json"
+    assert headers["x-request-id"].startswith("req_")
+    assert headers["openai-version"]
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "status"),
+    [
+        ("/v1/chat/completions", b"{", 400),
+        ("/v1/chat/completions", b" ", 400),
+        ("/v1/models/detect", b"[]", 400),
+        ("/v1/models/detect", b"{}", 400),
+    ],
+)
+def test_regression_a_refusal_of_a_whole_body_keeps_the_connection(
+    served: Gateway, path: str, body: bytes, status: int
+) -> None:
+    connection = http.client.HTTPConnection("127.0.0.1", served.port, timeout=5)
+    started = time.monotonic()
+    for _ in range(3):
+        connection.request("POST", path, body, {"content-type": "application/json"})
+        reply = connection.getresponse()
+        assert reply.status == status
+        assert reply.getheader("connection") is None
+        reply.read()
+    assert time.monotonic() - started < 0.4
+    connection.close()
+
+
+def test_a_refusal_without_a_body_keeps_the_connection(served: Gateway) -> None:
+    for path in ("/v1/chat/completions", "/v1/x"):
+        assert "connection" not in ask(served, "GET", path)[1]
+
+
+def test_regression_an_ignored_upgrade_keeps_the_wish_to_close(served: Gateway) -> None:
+    for sent, found in (
+        (b"close, Upgrade", b"close"),
+        (b"Upgrade", b""),
+        (b"upgrade , Close", b"close"),
+    ):
+        with socket.create_connection(("127.0.0.1", served.port), timeout=5) as plug:
+            plug.sendall(
+                b"GET /healthz HTTP/1.1\r\nHost: 127.0.0.1:%d\r\nConnection: %s\r\nUpgrade: h2c\r\n\r\n"
+                % (served.port, sent)
+            )
+            reply = plug.recv(65536)
+            assert reply.startswith(b"HTTP/1.1 200 ")
+            assert (b"connection: close" in reply) == bool(found)
+            if found:
+                assert plug.recv(65536) == b""
+
+
+def test_regression_only_our_own_port_is_our_host(served: Gateway) -> None:
+    for host in (f"127.0.0.1:{served.port}", f"localhost:{served.port}"):
+        assert ask(served, "GET", "/healthz", host=host)[0] == 200
+    for host in ("127.0.0.1:1", "127.0.0.1", "localhost:1", f"127.0.0.1:{served.port ^ 1}"):
+        assert ask(served, "GET", "/healthz", host=host)[0] == 403
