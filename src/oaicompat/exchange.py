@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from copy import copy
+from functools import partial
 from typing import Any
 
 from msgspec import Struct
@@ -37,6 +38,7 @@ from oaicompat.models import BUILTIN, ModelMap
 from oaicompat.notes import Note, Notes
 from oaicompat.providers.gemini.candidate import Reading
 from oaicompat.providers.gemini.endpoints import Target, generate_url
+from oaicompat.providers.gemini.parameters import client_parameter
 from oaicompat.providers.gemini.profiles import profile
 from oaicompat.providers.gemini.request import Encoded, EncodeOptions, encode_request
 from oaicompat.strands import Strand, failure
@@ -101,7 +103,9 @@ class Exchange:
         self._options = options or Options()
         self._strict = strict
         self._decode_notes = Notes()
-        self._request = decode_request(dialect, as_bytes(body), self._decode_notes)
+        self._source = as_bytes(body)
+        self._request = decode_request(dialect, self._source, self._decode_notes)
+        self._parameter = partial(client_parameter, spelling=self._request.spelling)
         self._refuse_strictly(self._decode_notes)
         self._backend: Backend = backend
         self._mapped = models.resolve(self._request.model).model
@@ -161,10 +165,10 @@ class Exchange:
         size = CANDIDATES if profile(self.model, self._backend).multiple_candidates else 1
         if wanted > size:
             self._note_split(self._decode_notes)
-        return [
-            Strand(first, min(size, wanted - first), self.requested_model)
-            for first in range(0, wanted, size)
-        ]
+        return [self._strand(first, min(size, wanted - first)) for first in range(0, wanted, size)]
+
+    def _strand(self, first: int, candidates: int) -> Strand:
+        return Strand(first, candidates, self.requested_model, self._parameter)
 
     def _note_split(self, notes: Notes) -> None:
         path = self._request.spelled("candidates")
@@ -248,7 +252,7 @@ class Exchange:
         self._note_split(notes)
         others = range(strand.first + 1, strand.first + strand.candidates)
         strand.candidates = 1
-        self._strands += [Strand(first, 1, self.requested_model) for first in others]
+        self._strands += [self._strand(first, 1) for first in others]
 
     def _reading(self, strand: Strand, target: Target, encoded: Encoded) -> Reading:
         return Reading(
@@ -262,6 +266,7 @@ class Exchange:
             model=self.requested_model,
             fast=self._options.fast,
             served=encoded.served,
+            parameter=self._parameter,
         )
 
     def _request_of(self, strand: Strand, notes: Notes) -> Request:
@@ -391,4 +396,5 @@ class Exchange:
             token=self._token,
             options=self._options.answer,
             notes=self._answer_notes,
+            source=self._source,
         )

@@ -132,13 +132,19 @@ class Message(Struct, frozen=True):
 
 
 class FunctionTool(Struct, frozen=True, tag=True):
-    """A function of the client's. `parameters` is its JSON Schema exactly as the client wrote it."""
+    """A function of the client's. `parameters` is its JSON Schema exactly as the client wrote it.
+
+    Where it was declared in a `namespace`, `name` begins with that and a dot. `form` is set where the dialect
+    writes calls of it in a form of their own.
+    """
 
     name: str
     description: str | None = None
     parameters: Raw | None = None
     strict: bool = False
     path: str = ""
+    namespace: str | None = None
+    form: str | None = None
 
 
 class CustomTool(Struct, frozen=True, tag=True):
@@ -149,6 +155,7 @@ class CustomTool(Struct, frozen=True, tag=True):
     syntax: str | None = None
     grammar: str | None = None
     path: str = ""
+    namespace: str | None = None
 
 
 class HostedTool(Struct, frozen=True, tag=True):

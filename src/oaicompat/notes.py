@@ -6,7 +6,7 @@ exchange returns it, the gateway puts a summary into a header, strict mode turns
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Literal
 
 from msgspec import Struct
@@ -55,6 +55,10 @@ class Notes:
 
     def approximated(self, path: str, reason: str) -> None:
         self._add(path, "approximated", reason)
+
+    def extend(self, notes: Iterable[Note]) -> None:
+        """Take over notes of another collector."""
+        self._notes |= dict.fromkeys(notes)
 
     def _add(self, path: str, action: Action, reason: str, inert: bool = False) -> None:
         self._notes[Note(path, action, reason, inert, self.side)] = None

@@ -1,14 +1,16 @@
-"""How an assistant turn travels through a chat client and comes back as it was.
+"""How an assistant turn travels through a client and comes back as it was.
 
 Chat's message has one text, one list of calls and no order between them, so what it cannot hold rides along
 in `extra_content.google`, a field Google's own OpenAI endpoint uses and many clients echo: a versioned list of
 descriptors, one for each part in the model's order, tagged with the backend that made the signatures. A
 descriptor carries no text, only how many code points of the message it covers and their digest: where a
-client changed the text the carrier is ignored, with a note, and never applied to other words.
+client changed the text the carrier is ignored, with a note, and never applied to other words. Responses keeps
+the order itself; there descriptors travel sealed in the `encrypted_content` of reasoning items.
 """
 
 from __future__ import annotations
 
+from base64 import urlsafe_b64decode, urlsafe_b64encode
 from collections.abc import Sequence
 from hashlib import blake2s
 from typing import Any, assert_never
@@ -16,6 +18,7 @@ from typing import Any, assert_never
 import msgspec
 from msgspec import Raw, Struct
 
+from oaicompat.errors import InvalidRequestError
 from oaicompat.messages import (
     Code,
     CodeResult,
@@ -30,8 +33,13 @@ from oaicompat.messages import (
     ToolResult,
 )
 from oaicompat.notes import Notes
+from oaicompat.wire import sound
 
 VERSION = 1
+SEAL = "oaic1."
+"""How sealed content begins: whose it is, and the version of what follows."""
+
+_SUM = 9
 
 
 class Descriptor(Struct, frozen=True, omit_defaults=True):
@@ -39,7 +47,8 @@ class Descriptor(Struct, frozen=True, omit_defaults=True):
 
     `kind` is text, thought, call, media or part; `length` counts the code points of the message's content (of
     its reasoning for a thought) that stand for this part and `digest` proves them; `id` names a call; `part`
-    holds a part whole that chat has no field for.
+    holds a part whole that the dialect has no field for. Where an item does not say it, `mime` is the type of a
+    medium and `arguments` are a call's own.
     """
 
     kind: str
@@ -48,7 +57,48 @@ class Descriptor(Struct, frozen=True, omit_defaults=True):
     id: str = ""
     signature: str = ""
     thought: bool = False
-    part: Code | CodeResult | ServerTool | None = None
+    part: Code | CodeResult | ServerTool | Media | None = None
+    mime: str = ""
+    arguments: str = ""
+
+
+class Sealed(Struct, frozen=True, omit_defaults=True):
+    """What the `encrypted_content` of one reasoning or compaction item holds.
+
+    `backend` made the signatures. `before` describes parts of the item before it, `here` the thoughts of its
+    own summary and parts that are no item, `after` the one item that follows. `summary` is the text of a
+    compacted conversation.
+    """
+
+    backend: str = ""
+    before: list[Descriptor] = []
+    here: list[Descriptor] = []
+    after: Descriptor | None = None
+    summary: str = ""
+
+
+def seal(content: Sealed) -> str:
+    """Return content as opaque text that shows whether it was damaged."""
+    payload = msgspec.json.encode(content)
+    return SEAL + urlsafe_b64encode(_sum(payload) + payload).decode()
+
+
+def unseal(text: str) -> Sealed | None:
+    """Return what a text seals, or `None` for one that is not ours or not as it was."""
+    if not text.startswith(SEAL):
+        return None
+    try:
+        data = urlsafe_b64decode(text[len(SEAL) :].encode())
+        payload = Raw(data[_SUM:])
+        if data[:_SUM] != _sum(bytes(payload)):
+            return None
+        return msgspec.json.decode(sound(payload, ""), type=Sealed)
+    except (InvalidRequestError, msgspec.MsgspecError, ValueError, RecursionError):
+        return None
+
+
+def _sum(payload: bytes) -> bytes:
+    return blake2s(payload, digest_size=_SUM).digest()
 
 
 class Carrier(Struct, frozen=True, omit_defaults=True):

@@ -13,7 +13,8 @@ from oaicompat.errors import OaicompatError
 from oaicompat.events import Completed, Event, Failed
 from oaicompat.notes import Notes
 from oaicompat.providers.gemini.candidate import Reading
-from oaicompat.providers.gemini.errors import decode_error
+from oaicompat.providers.gemini.errors import PathMap, decode_error
+from oaicompat.providers.gemini.parameters import client_parameter
 from oaicompat.providers.gemini.response import Decoder
 
 ERROR_BODY = 64 * 1024
@@ -24,10 +25,12 @@ class Strand:
     """The choices from `first`, `candidates` of them, and where their answer stands.
 
     `due` says that a call is to be made, `complete` that the answer is whole. `model` names the client's
-    model in errors.
+    model in errors, `parameter` the client's field for a place in the Gemini request.
     """
 
-    def __init__(self, first: int, candidates: int, model: str) -> None:
+    def __init__(
+        self, first: int, candidates: int, model: str, parameter: PathMap = client_parameter
+    ) -> None:
         self.first = first
         self.candidates = candidates
         self.due = True
@@ -36,6 +39,7 @@ class Strand:
         self.notes = Notes()
         self.held: list[Event] = []
         self._model = model
+        self._parameter = parameter
         self._decoder: Decoder | None = None
         self._resumed: Decoder | None = None
         self._status = 200
@@ -65,7 +69,13 @@ class Strand:
     def close(self) -> list[Event]:
         """Take the end of the body; raises the error it was."""
         if self._status >= 300:
-            raise decode_error(self._status, self._headers, self._error_body, model=self._model)
+            raise decode_error(
+                self._status,
+                self._headers,
+                self._error_body,
+                model=self._model,
+                parameter=self._parameter,
+            )
         decoder = self._reader()
         events = decoder.close()
         if decoder.continuation is not None:

@@ -32,7 +32,8 @@ class AnswerContext(Struct, frozen=True):
     """What an encoder knows besides the events.
 
     `token` is the unique part of the answer's id (empty: taken from the provider's response id), `created`
-    Unix seconds, `model` the name the client asked for. What the dialect cannot hold is reported to `notes`.
+    Unix seconds, `model` the name the client asked for, `source` the body of the request, for what an answer
+    repeats of it. What the dialect cannot hold is reported to `notes`.
     """
 
     request: Request
@@ -41,6 +42,7 @@ class AnswerContext(Struct, frozen=True):
     token: str = ""
     options: AnswerOptions = AnswerOptions()
     notes: Notes = field(default_factory=lambda: Notes("answer"))
+    source: bytes = b"{}"
 
 
 class Encoder(Protocol):

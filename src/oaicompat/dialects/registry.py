@@ -40,18 +40,26 @@ def find_dialect(name: str) -> Dialect:
 
 def decode_request(name: str, body: bytes, notes: Notes) -> Request:
     """Decode a body that came for this dialect, by its shape; raises `InvalidRequestError`."""
+    first = Notes()
     try:
-        return find_dialect(name).decode_request(body, notes)
+        request = find_dialect(name).decode_request(body, first)
     except InvalidRequestError:
-        if name != "chat" or not _is_responses(body):
+        if _shape(body) in (None, name):
             raise
-    return responses.decode_request(body, notes)
+    else:
+        notes.extend(first)
+        return request
+    other: Dialect = chat if name == "responses" else responses
+    return other.decode_request(body, notes)
 
 
-def _is_responses(body: bytes) -> bool:
+def _shape(body: bytes) -> str | None:
+    """Return the dialect whose fields a body has, and none of the other's."""
     try:
         shape = msgspec.json.decode(body, type=_Shape)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
-        return False
+        return None
+    if bytes(shape.messages) not in _ABSENT:
+        return "chat" if bytes(shape.input) in _ABSENT else None
     asked = any(bytes(field) not in _ABSENT for field in (shape.input, shape.instructions))
-    return bytes(shape.messages) in _ABSENT and asked
+    return "responses" if asked else None

@@ -43,8 +43,10 @@ from oaicompat.providers.gemini.answer_schema import (
     LogprobsCandidate,
     LogprobsResult,
 )
+from oaicompat.providers.gemini.errors import PathMap
 from oaicompat.providers.gemini.finish import Ending, ending, name
 from oaicompat.providers.gemini.grounding import Sources
+from oaicompat.providers.gemini.parameters import client_parameter
 from oaicompat.providers.gemini.partial_args import GrowingArguments
 
 _decode_logprobs = msgspec.json.Decoder(LogprobsResult | None).decode
@@ -61,8 +63,9 @@ class Reading(Struct, frozen=True):
     `names` maps upstream tool names to the client's and `custom` holds the client's names of free-text tools;
     `token` makes call ids unique (empty: the response id does); `first` is the number of the first choice and
     `candidates` how many were asked for; `model` is the client's name of it, for errors. `fast` lets text be
-    copied as the JSON it came as. `served` is set where the provider runs functions itself (MCP): the
-    upstream names of those that are the client's to run.
+    copied as the JSON it came as; `parameter` names the client's field for a place in the Gemini request.
+    `served` is set where the provider runs functions itself (MCP): the upstream names of those that are the
+    client's to run.
     """
 
     streamed: bool = True
@@ -75,6 +78,7 @@ class Reading(Struct, frozen=True):
     model: str = ""
     fast: bool = True
     served: frozenset[str] | None = None
+    parameter: PathMap = client_parameter
 
 
 class CandidateDecoder:

@@ -61,7 +61,8 @@ def encode_conversation(context: Context) -> Conversation:
     leading, messages = _split(context)
     turns = _turns(messages, context)
     if not turns:
-        raise InvalidRequestError("The request has no messages.", param="messages")
+        where = context.request.spelled("messages")
+        raise InvalidRequestError("The request has no messages.", param=where)
     return Conversation(_system(leading, context), _contents(turns, context))
 
 
@@ -171,5 +172,5 @@ def _end(model: ModelTurn, contents: list[Content], context: Context) -> None:
         raise InvalidRequestError(
             "This model does not support assistant message prefill: "
             "the conversation must end with a user message.",
-            param=model.path or "messages",
+            param=model.path or context.request.spelled("messages"),
         )

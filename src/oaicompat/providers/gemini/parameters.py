@@ -2,15 +2,18 @@
 
 One rule: an error points at what the client wrote. Paths arrive in several spellings (camel or snake case,
 with or without the message's type in front, in a violation or only in the text); the longest entry of one
-table decides, and a place the client has no name for is None.
+table decides, and a place the client has no name for is None. The table has the neutral names; a request's
+`spelling` says how its dialect writes them.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
-# Gemini path to chat's parameter. A dialect with other names passes its own function to the error decoder.
+CHAT = {"candidates": "n", "max_output_tokens": "max_completion_tokens"}
+
+# Gemini path to the parameter's neutral name, which is chat's where `CHAT` does not say otherwise.
 CLIENT_PARAMETERS: dict[str, str] = {
     "model": "model",
     "contents": "messages",
@@ -24,8 +27,8 @@ CLIENT_PARAMETERS: dict[str, str] = {
     "generationConfig.temperature": "temperature",
     "generationConfig.topP": "top_p",
     "generationConfig.topK": "extra_body.google.top_k",
-    "generationConfig.candidateCount": "n",
-    "generationConfig.maxOutputTokens": "max_completion_tokens",
+    "generationConfig.candidateCount": "candidates",
+    "generationConfig.maxOutputTokens": "max_output_tokens",
     "generationConfig.stopSequences": "stop",
     "generationConfig.seed": "seed",
     "generationConfig.presencePenalty": "presence_penalty",
@@ -65,12 +68,15 @@ _INDEX = re.compile(r"\[\d*\]")
 _HUMP = re.compile(r"_+([a-z])")
 
 
-def client_parameter(path: str) -> str | None:
-    """Map a Gemini request path (`generation_config.top_p`, `tools[0].functionDeclarations`) for chat."""
+def client_parameter(path: str, spelling: Mapping[str, str] = CHAT) -> str | None:
+    """Map a Gemini request path (`generation_config.top_p`, `tools[0].functionDeclarations`) to the client's.
+
+    `spelling` maps neutral names to the client's, as a request holds it; without it they are chat's.
+    """
     steps = [_camel(step) for step in _INDEX.sub("", path).split(".")]
     while steps:
         if (found := CLIENT_PARAMETERS.get(".".join(steps))) is not None:
-            return found
+            return spelling.get(found, found)
         steps.pop()
     return None
 

@@ -136,7 +136,8 @@ class Decoder:
 
     def _take(self, chunk: GenerateContentResponse, payload: bytes, events: list[Event]) -> None:
         if chunk.error:
-            raise decode_status(payload, model=self._reading.model)
+            reading = self._reading
+            raise decode_status(payload, model=reading.model, parameter=reading.parameter)
         if chunk.usage_metadata:
             self._counter.add(bytes(chunk.usage_metadata))
         if chunk.prompt_feedback is not None and chunk.prompt_feedback.block_reason:
