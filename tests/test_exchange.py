@@ -322,3 +322,12 @@ def test_upstream_texts_reach_nobody_unscrubbed(given: dict[str, Any]) -> None:
         shown = error.message
     assert SECRET not in shown
     assert len(shown) < 1500
+
+
+def test_a_number_of_candidates_that_is_passed_through_is_noted_and_not_sent() -> None:
+    google = {"generation_config": {"candidate_count": 3, "top_k": 4}}
+    exchange = Exchange("chat", body(extra_body={"google": google}))
+    _, sent = begun(exchange)
+    assert sent["generationConfig"] == {"topK": 4}
+    path = "extra_body.google.generation_config.candidate_count"
+    assert [(note.path, note.action) for note in exchange.notes] == [(path, "dropped")]

@@ -32,7 +32,10 @@ def _fields(struct: type[Struct]) -> dict[str, str]:
     return {each.encode_name: each.name for each in msgspec.structs.fields(struct)}
 
 
-_GENERATION = _fields(GenerationConfig)
+# Several candidates are several choices, and how many there are is the dialect's to know.
+_GENERATION = {
+    name: field for name, field in _fields(GenerationConfig).items() if name != "candidateCount"
+}
 _TOOL_CONFIG = _fields(ToolConfig)
 # Body fields that are taken whole, and the one backend that knows them ("" for both).
 _WHOLE = {
