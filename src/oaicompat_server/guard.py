@@ -3,20 +3,25 @@
 One rule: nothing a client does or leaves undone holds a connection for ever. Headers, body and reading of the
 answer each have a deadline (one timer at a time, re-armed lazily), and headers, connections and tiny chunks a
 cap; what httptools lets through but no honest client sends is answered with 400 (reliability 4.4 and 4.5).
+Reading never pauses for a request that waits behind another one, so that a client that leaves is noticed: a
+little is kept, and a client that sends more has its first answer and then a closed connection.
 """
 
 from __future__ import annotations
 
 import asyncio
+import time
 from typing import Any, ClassVar
 
 import httptools
 from msgspec import Struct
 from uvicorn.protocols.http.flow_control import HIGH_WATER_LIMIT
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 from oaicompat.dialects.chat import encode_error
 from oaicompat.errors import InvalidRequestError
+from oaicompat_server.framing import common_headers, request_id_of
+from oaicompat_server.presence import Presence
 
 _REASONS = {400: b"Bad Request", 408: b"Request Timeout", 431: b"Request Header Fields Too Large"}
 
@@ -32,6 +37,7 @@ class Limits(Struct, frozen=True):
     connections: int = 4096
     chunks_free: int = 1000
     chunk_mean: int = 64
+    pipelined: int = 16
 
 
 class _RefusedError(Exception):
@@ -56,6 +62,10 @@ class GuardedProtocol(HttpToolsProtocol):
         self._body_moved = 0.0
         self._chunks = 0
         self._chunk_bytes = 0
+        self._active: RequestResponseCycle | None = None
+        self._deaf = False
+        self._presence: Presence | None = None
+        self._begun = time.monotonic()
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
@@ -68,10 +78,53 @@ class GuardedProtocol(HttpToolsProtocol):
         for timer in (self._head_timer, self._body_timer, self._write_timer):
             if timer is not None:
                 timer.cancel()
+        if self._presence is not None:
+            self._presence.stop()
+        self.pipeline.clear()
+        if self._unanswered and self._active is not None:
+            self._active.disconnected = True
+            self._active.message_event.set()
         super().connection_lost(exc)
 
+    @property
+    def _unanswered(self) -> bool:
+        return self._active is not None and not self._active.response_complete
+
+    def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
+        self._active = cycle
+        super()._start_asgi_task(cycle, app)
+
+    def eof_received(self) -> bool:  # type: ignore[override]
+        """Keep the connection for the answer while a whole HTTP/1.1 request has none and may yet be wanted.
+
+        An end of input after the answer has begun counts as leaving: most clients that end their side do so
+        with the request, and one that closes must take its upstream call along (see `presence`).
+        """
+        active = self._active
+        if active is None or self.parser is None or not self._unanswered:
+            return False
+        whole = not self.cycle.more_body and active.scope["http_version"] == "1.1"
+        if not whole or active.response_started:
+            return False
+        self.cycle.keep_alive = False
+        self._presence = Presence(self.loop, self.transport, self.transport.abort)
+        return True
+
+    def _ignore_the_rest(self) -> None:
+        """Answer the request that is being worked on, drop all that follows it, and close."""
+        self._deaf = True
+        self.pipeline.clear()
+        if self._active is not None:
+            self._active.keep_alive = False
+            self.cycle = self._active
+        for timer in (self._head_timer, self._body_timer):
+            if timer is not None:
+                timer.cancel()
+        self._head_timer = self._body_timer = None
+        self.flow.resume_reading()
+
     def data_received(self, data: bytes) -> None:
-        if self.parser is None or self.transport.is_closing():
+        if self.parser is None or self._deaf or self.transport.is_closing():
             return
         if self._in_head:
             if self._head_timer is None:
@@ -98,8 +151,7 @@ class GuardedProtocol(HttpToolsProtocol):
 
     def _head_late(self) -> None:
         self._head_timer = None
-        answering = self.cycle is not None and not self.cycle.response_complete
-        if answering:
+        if self._unanswered:
             self._arm_head()
         elif self._in_head and not self.transport.is_closing():
             self.transport.abort()
@@ -107,6 +159,7 @@ class GuardedProtocol(HttpToolsProtocol):
     def on_message_begin(self) -> None:
         super().on_message_begin()
         self._head_count = 0
+        self._begun = time.monotonic()
 
     def on_url(self, url: bytes) -> None:
         super().on_url(url)
@@ -119,7 +172,8 @@ class GuardedProtocol(HttpToolsProtocol):
             self._stop(431, "The request has too many header fields.")
         if len(name) + len(value) > self.limits.header_bytes:
             self._stop(431, "The request header is too large.")
-        super().on_header(name, value)
+        if self._in_head:
+            super().on_header(name, value)
 
     def on_headers_complete(self) -> None:
         reason = self._wrong_head()
@@ -134,6 +188,10 @@ class GuardedProtocol(HttpToolsProtocol):
             self._head_timer.cancel()
             self._head_timer = None
         super().on_headers_complete()
+        if self.pipeline:
+            self.flow.resume_reading()
+            if len(self.pipeline) > self.limits.pipelined:
+                self._stop(400, "Too many requests are sent ahead of their answers.")
         if self.parser.should_upgrade():
             self.cycle.keep_alive = False
         self._chunks = self._chunk_bytes = 0
@@ -182,6 +240,8 @@ class GuardedProtocol(HttpToolsProtocol):
             self._chunk_bytes < self._chunks * limits.chunk_mean
         ):
             self._stop(400, "The body comes in too many tiny chunks.")
+        if self.pipeline and len(self.cycle.body) + len(body) > HIGH_WATER_LIMIT:
+            self._stop(413, "Too much is sent ahead of an answer.")
         super().on_body(body)
 
     def on_message_complete(self) -> None:
@@ -193,6 +253,7 @@ class GuardedProtocol(HttpToolsProtocol):
             self._body_timer.cancel()
             self._body_timer = None
         super().on_message_complete()
+        self.headers = []
 
     def _body_late(self) -> None:
         self._body_timer = None
@@ -231,9 +292,13 @@ class GuardedProtocol(HttpToolsProtocol):
     def send_400_response(self, msg: str) -> None:
         """Answer bytes that are not a request, or break a limit, and close.
 
-        An answer that has begun cannot be followed by another one, so that connection is cut.
+        A fault in what was sent ahead of an answer ends with that answer. One that has begun cannot be followed
+        by another one, so that connection is cut.
         """
         if self.transport.is_closing():
+            return
+        if self._unanswered and (self._in_head or self.cycle is not self._active):
+            self._ignore_the_rest()
             return
         cycle = self.cycle
         if cycle is not None and cycle.response_started and not cycle.response_complete:
@@ -244,9 +309,11 @@ class GuardedProtocol(HttpToolsProtocol):
             cycle.message_event.set()
         status, message = self._refusal or (400, msg)
         body = encode_error(InvalidRequestError(message, status=status))
+        common = common_headers(request_id_of(self.headers or []), self._begun)
+        lines = b"".join(b"%s: %s\r\n" % line for line in common)
         self.transport.write(
             b"HTTP/1.1 %d %s\r\ncontent-type: application/json\r\ncontent-length: %d\r\n"
-            b"connection: close\r\n\r\n%s" % (status, _REASONS[status], len(body), body)
+            b"connection: close\r\n%s\r\n%s" % (status, _REASONS[status], len(body), lines, body)
         )
         self.transport.close()
 

@@ -228,3 +228,24 @@ def test_connections_are_capped() -> None:
         with _connect(running) as plug:
             plug.sendall(GET)
             assert _status(plug.recv(65536)) == 200
+
+
+@pytest.mark.parametrize(
+    ("sent", "status"),
+    [
+        (b"GET /x HTTP/1.1\r\nX-Request-Id: mine\r\n\r\n", 400),
+        (b"GET /x HTTP/1.1\r\nX-Request-Id: mine\r\nHost: a\r\nX: " + b"x" * 5000, 431),
+        (b"POST /x HTTP/1.1\r\nHost: a\r\nX-Request-Id: mine\r\nContent-Length: 9\r\n\r\na", 408),
+        (b"nonsense\r\n\r\n", 400),
+    ],
+)
+def test_regression_the_guards_own_replies_carry_our_headers(
+    served: Serving, sent: bytes, status: int
+) -> None:
+    head = _talk(served, sent).partition(b"\r\n\r\n")[0]
+    assert _status(head) == status
+    lines = dict(line.split(b": ", 1) for line in head.split(b"\r\n")[1:])
+    sane = lines[b"x-request-id"].startswith(b"req_")
+    assert lines[b"x-request-id"] == b"mine" or (sane and b"mine" not in sent)
+    assert int(lines[b"openai-processing-ms"]) < 3000
+    assert lines[b"openai-version"] == b"2020-10-01"
