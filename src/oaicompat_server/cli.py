@@ -18,6 +18,7 @@ from typing import Any
 import msgspec
 from msgspec import structs
 
+from oaicompat.dialects.registry import find_dialect
 from oaicompat.errors import OaicompatError
 from oaicompat.exchange import Exchange
 from oaicompat.providers.gemini.endpoints import Target
@@ -195,24 +196,30 @@ def _target(config: Config, credential: Credential) -> Target:
 
 def _models(options: argparse.Namespace) -> int:
     config = _loaded(options).config
-    for name, target in config.models.aliases.items():
-        print(f"{name} -> {target}")
+    models = model_map(config)
     if not config.credentials:
         raise ConfigError(_NO_CREDENTIALS)
+    for name in dict.fromkeys((*config.models.aliases, *models.aliases())):
+        print(f"{name} -> {config.models.aliases.get(name) or models.resolve(name).model}")
     return _run(_print_models(config))
 
 
 async def _print_models(config: Config) -> int:
+    """Print what the first credential that works may use."""
     upstream = Upstream(config.upstream)
-    credential = Credential.of(config.credentials[0])
+    reason = ""
     try:
-        for name in sorted(await fetch_models(upstream, _target(config, credential), credential)):
-            print(name)
-    except OaicompatError as error:
-        raise ConfigError(f"the model list cannot be read: {error.message}") from None
+        for credential in map(Credential.of, config.credentials):
+            try:
+                found = await fetch_models(upstream, _target(config, credential), credential)
+            except OaicompatError as error:
+                reason = error.message
+                continue
+            print("\n".join(sorted(found)))
+            return 0
     finally:
         await upstream.aclose()
-    return 0
+    raise ConfigError(f"the model list cannot be read: {reason}")
 
 
 def _simulate(options: argparse.Namespace) -> int:
@@ -234,6 +241,10 @@ def _explain(options: argparse.Namespace) -> int:
         data = sys.stdin.buffer.read() if options.file == "-" else Path(options.file).read_bytes()
     except OSError as error:
         raise ConfigError(f"{options.file}: {error.strerror}") from None
+    try:
+        find_dialect(options.dialect)
+    except ValueError as error:
+        raise ConfigError(str(error)) from None
     try:
         exchange = Exchange(options.dialect, data, models=model_map(config))
         for call in exchange.calls():

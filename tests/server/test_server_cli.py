@@ -54,6 +54,7 @@ def test_serving_without_credentials_names_three_ways(capsys: pytest.CaptureFixt
         (["serve", "--demo", "--port", "70000"], "flag --port"),
         (["serve", "--config", "/nonexistent.toml"], "no such file"),
         (["explain", "/nonexistent.json"], "No such file"),
+        (["explain", "--dialect", "nope", os.devnull], "no dialect 'nope'; there are: chat"),
         (["check"], "no credentials"),
         (["models"], "no credentials"),
     ],
@@ -91,6 +92,14 @@ def test_check_says_which_credential_works(
         assert main(["check"]) == 0
         assert main(["models"]) == 0
         assert "gemini-2.5-flash\n" in capsys.readouterr().out
+        monkeypatch.setenv("GEMINI_API_KEY", "invalid-key,good-key")
+        assert main(["models"]) == 0
+        shown = capsys.readouterr().out
+        assert "gemini-2.5-flash\n" in shown
+        assert "gpt-4o -> gemini-2.5-flash\n" in shown
+        monkeypatch.setenv("GEMINI_API_KEY", "invalid-key")
+        assert main(["models"]) == 2
+        assert capsys.readouterr().err.startswith("oaicompat: the model list cannot be read")
 
 
 def test_explain_prints_model_body_and_notes(
