@@ -12,6 +12,7 @@ import logging
 import socket
 import sys
 from collections.abc import Awaitable, Callable, Sequence
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -54,6 +55,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="oaicompat", description="Serve the OpenAI API on Google Gemini."
+    )
+    parser.add_argument(
+        "--version", action="version", version=f"oaicompat {version('oaicompat-server')}"
     )
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     serve = _command(commands, "serve", _serve, "run the gateway")

@@ -13,6 +13,7 @@ import time
 import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
@@ -180,3 +181,10 @@ def test_second_signal_leaves_at_once() -> None:
         assert time.monotonic() - second < 2
         assert process.returncode == 0
         assert "Traceback" not in errors
+
+
+def test_the_version_is_the_installed_one(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(["--version"])
+    assert ended.value.code == 0
+    assert capsys.readouterr().out == f"oaicompat {version('oaicompat-server')}\n"
