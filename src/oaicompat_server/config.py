@@ -60,6 +60,7 @@ class UpstreamSettings(_Section, frozen=True):
     """`[upstream]`: whom to call, how long to wait (seconds), how often to try."""
 
     base_url: str = ""
+    http: Literal["fast", "httpcore"] = "fast"
     connect_timeout: Seconds = 5.0
     first_byte_timeout: Seconds = 300.0
     idle_timeout: Seconds = 120.0

@@ -1,255 +1,241 @@
-"""One HTTP/1.1 connection to an upstream, over httpcore's public connection class.
+"""One HTTP/1.1 connection to an upstream, parsed by httptools over httpcore's network interfaces.
 
-One rule: this is the only module that knows httpcore; `upstream` sees the `Connection` protocol and our own
-errors, so that another implementation can take its place. No message of ours quotes a header, a key or an
-address, and a connection that was not read to its end is closed, never reused.
+One rule: it is our `Connection` first, called directly, and httpcore's `AsyncConnectionInterface` as well, so
+that a pool can hold it and a mock network can carry it. A connection whose reply was not read to its end is
+cut, never reused.
 """
 
 from __future__ import annotations
 
 import re
 import ssl
-from collections.abc import AsyncIterator, Iterable, Mapping
-from types import TracebackType
-from typing import Any, Protocol
+import time
+from collections.abc import AsyncIterator, Mapping
+from typing import Any
 
-import anyio
 import httpcore
-from msgspec import Struct
 
-from oaicompat.errors import UpstreamError
+from oaicompat_server.connection import (
+    FAILURES,
+    Outgoing,
+    Waits,
+    check_sendable,
+    header_map,
+    our_error,
+    unsendable,
+)
+from oaicompat_server.network import AsyncioBackend
+from oaicompat_server.reply import ReplyParser
 
-_CLOSE_SECONDS = 1.0
-_SENDABLE = re.compile(r"[\x21-\x7e](?:[\x20-\x7e\t]*[\x21-\x7e])?")
-
-
-class Outgoing(Struct, frozen=True):
-    """A request ready for the wire: header names lower-case, no body for GET."""
-
-    method: str
-    url: str
-    headers: tuple[tuple[str, str], ...]
-    body: bytes = b""
-
-
-class Waits(Struct, frozen=True):
-    """How long to wait, in seconds: for the connection, for the head of the reply, between its reads."""
-
-    connect: float
-    first_byte: float
-    idle: float
-    write: float = 30.0
+_READ_BYTES = 4 * 1024 * 1024
+_ONE_WRITE_BYTES = 64 * 1024
+_TARGET = re.compile(r"https?://[^/?#\x00-\x20\x7f]+(/[\x21\x22\x24-\x7e]*)?")
+_UNSAFE = re.compile(rb"[\x00\r\n]")
+_LENGTHS = (b"content-length", b"transfer-encoding")
 
 
-class Connection(Protocol):
-    """What the free list needs of a connection; one request at a time."""
-
-    received: bool
-    """Whether a byte of the reply to the current request has come."""
-
-    async def exchange(self, request: Outgoing, waits: Waits) -> tuple[int, Mapping[str, str]]:
-        """Send the request and return status and headers of the reply; raises `UpstreamError`."""
-        ...
-
-    async def read(self) -> bytes:
-        """Return the next bytes of the body as they come, b"" at its end; raises `UpstreamError`."""
-        ...
-
-    async def finish(self) -> bool:
-        """End the request; tell whether the connection can serve another one, else it is closed."""
-        ...
-
-    def usable(self) -> bool:
-        """Tell whether an idle connection is still open and within its life."""
-        ...
-
-    async def aclose(self) -> None:
-        """Close at once, whatever goes on."""
-        ...
-
-
-class _Stream(httpcore.AsyncNetworkStream):
-    """A network stream that tells its connection about bytes received."""
-
-    def __init__(self, stream: httpcore.AsyncNetworkStream, owner: HttpcoreConnection) -> None:
-        self._stream = stream
-        self._owner = owner
-
-    async def read(self, max_bytes: int, timeout: float | None = None) -> bytes:  # noqa: ASYNC109
-        data = await self._stream.read(max_bytes, timeout)
-        if data:
-            self._owner.received = True
-        return data
-
-    async def write(self, buffer: bytes, timeout: float | None = None) -> None:  # noqa: ASYNC109
-        await self._stream.write(buffer, timeout)
-
-    async def aclose(self) -> None:
-        await self._stream.aclose()
-
-    async def start_tls(
-        self,
-        ssl_context: ssl.SSLContext,
-        server_hostname: str | None = None,
-        timeout: float | None = None,  # noqa: ASYNC109
-    ) -> httpcore.AsyncNetworkStream:
-        secured = await self._stream.start_tls(ssl_context, server_hostname, timeout)
-        return _Stream(secured, self._owner)
-
-    def get_extra_info(self, info: str) -> Any:
-        return self._stream.get_extra_info(info)
-
-
-class _Backend(httpcore.AsyncNetworkBackend):
-    """Remembers the socket of its connection, so that a cancelled TLS handshake leaves none behind."""
-
-    def __init__(self, owner: HttpcoreConnection) -> None:
-        self._owner = owner
-        self._inner = httpcore.AnyIOBackend()
-        self.stream: httpcore.AsyncNetworkStream | None = None
-
-    async def connect_tcp(
-        self,
-        host: str,
-        port: int,
-        timeout: float | None = None,  # noqa: ASYNC109
-        local_address: str | None = None,
-        socket_options: Iterable[Any] | None = None,
-    ) -> httpcore.AsyncNetworkStream:
-        plain = await self._inner.connect_tcp(host, port, timeout, local_address, socket_options)
-        self.stream = plain
-        return _Stream(plain, self._owner)
-
-    async def sleep(self, seconds: float) -> None:
-        await anyio.sleep(seconds)
-
-
-class HttpcoreConnection:
-    """A `Connection` over `httpcore.AsyncHTTPConnection`."""
+class Http11Connection(httpcore.AsyncConnectionInterface):
+    """A `Connection` to one origin; opened by its first request."""
 
     def __init__(
-        self, origin: httpcore.Origin, context: ssl.SSLContext | None, expiry: float
+        self,
+        origin: httpcore.Origin,
+        context: ssl.SSLContext | None = None,
+        backend: httpcore.AsyncNetworkBackend | None = None,
     ) -> None:
-        self._backend = _Backend(self)
-        self._connection = httpcore.AsyncHTTPConnection(
-            origin, ssl_context=context, keepalive_expiry=expiry, network_backend=self._backend
-        )
-        self._timeouts: dict[str, float] = {}
-        self._response: httpcore.Response | None = None
-        self._chunks: AsyncIterator[bytes] | None = None
+        self._origin = origin
+        self._context = context
+        self._backend = backend or AsyncioBackend()
+        self._stream: httpcore.AsyncNetworkStream | None = None
+        self._parser = ReplyParser()
+        self._idle_seconds: float | None = None
+        self._busy = False
+        self._closed = False
         self.received = False
 
     async def exchange(self, request: Outgoing, waits: Waits) -> tuple[int, Mapping[str, str]]:
         self.received = False
-        if not all(map(_SENDABLE.fullmatch, (value for _, value in request.headers))):
-            raise _unsendable()
-        self._timeouts = {
-            "connect": waits.connect,
-            "read": waits.first_byte,
-            "write": waits.write,
-        }
-        with _Mapped(self):
-            self._response = await self._connection.handle_async_request(
-                httpcore.Request(
-                    request.method,
-                    request.url,
-                    headers=list(request.headers),
-                    content=request.body,
-                    extensions={"timeout": self._timeouts},
-                )
-            )
-        response = self._response
-        self._timeouts["read"] = waits.idle
-        self._chunks = response.aiter_stream()
-        return response.status, {
-            name.decode("latin-1").lower(): value.decode("latin-1")
-            for name, value in response.headers
-        }
+        check_sendable(request.headers)
+        target = _TARGET.fullmatch(request.url)
+        if target is None:
+            raise unsendable()
+        lines = [f"{request.method} {target[1] or '/'} HTTP/1.1\r\n"]
+        lines += [f"{name}: {value}\r\n" for name, value in request.headers]
+        lines.append("\r\n")
+        try:
+            await self._send(request.method, "".join(lines).encode("ascii"), request.body, waits)
+        except FAILURES as failure:
+            raise our_error(failure, self.received) from None
+        return self._parser.status, header_map(self._parser.headers)
 
     async def read(self) -> bytes:
-        if self._chunks is None:
-            return b""
-        with _Mapped(self):
-            return await anext(self._chunks, b"")
+        try:
+            return await self._read()
+        except FAILURES as failure:
+            raise our_error(failure, self.received) from None
 
     async def finish(self) -> bool:
-        with anyio.move_on_after(_CLOSE_SECONDS, shield=True):
-            try:
-                if self._response is not None:
-                    await self._response.aclose()
-            except Exception:
-                await self.aclose()
-                return False
-            if self._connection.is_available():
-                self._response = self._chunks = None
-                return True
+        if self._parser.reusable and self.usable():
+            self._busy = False
+            return True
         await self.aclose()
         return False
 
     def usable(self) -> bool:
-        return self._connection.is_available() and not self._connection.has_expired()
+        stream = self._stream
+        return not self._closed and stream is not None and not stream.get_extra_info("is_readable")
 
     async def aclose(self) -> None:
-        with anyio.move_on_after(_CLOSE_SECONDS, shield=True):
-            try:
-                await self._connection.aclose()
-            except Exception:
-                return
-            finally:
-                if self._backend.stream is not None:
-                    await self._backend.stream.aclose()
+        self._closed = True
+        self._busy = False
+        self._parser.close()
+        stream, self._stream = self._stream, None
+        if stream is not None:
+            await stream.aclose()
+
+    async def _send(
+        self, method: str, head: bytes, body: bytes, waits: Waits | _OptionalWaits
+    ) -> None:
+        """Send a request and read until the head of the reply is there."""
+        stream = self._stream or await self._connect(waits.connect)
+        self._busy = True
+        self._idle_seconds = waits.idle
+        self._parser.begin(method)
+        try:
+            if len(body) <= _ONE_WRITE_BYTES:
+                await stream.write(head + body, waits.write)
+            else:
+                await stream.write(head, waits.write)
+                await stream.write(body, waits.write)
+        except httpcore.WriteError:
+            if self._closed:
+                raise
+        await self._read_head(stream, waits.first_byte)
+
+    async def _connect(self, seconds: float | None) -> httpcore.AsyncNetworkStream:
+        if self._closed:
+            raise httpcore.ConnectError
+        began = time.monotonic()
+        host = self._origin.host.decode("ascii")
+        stream = await self._backend.connect_tcp(host, self._origin.port, seconds)
+        self._stream = stream
+        if self._origin.scheme == b"https":
+            if self._context is None:
+                raise httpcore.UnsupportedProtocol
+            left = None if seconds is None else max(0.0, seconds - (time.monotonic() - began))
+            stream = await stream.start_tls(self._context, host, left)
+            self._stream = stream
+        return stream
+
+    async def _read_head(self, stream: httpcore.AsyncNetworkStream, seconds: float | None) -> None:
+        left = seconds
+        began = 0.0 if seconds is None else time.monotonic()
+        while not self._parser.headed:
+            await self._feed(stream, left)
+            if seconds is not None and not self._parser.headed:
+                left = seconds - (time.monotonic() - began)
+                if left <= 0:
+                    raise httpcore.ReadTimeout
+
+    async def _read(self) -> bytes:
+        while True:
+            data = self._parser.take()
+            if data or self._parser.complete:
+                return data
+            if self._stream is None:
+                raise httpcore.ReadError
+            await self._feed(self._stream, self._idle_seconds)
+
+    async def _feed(self, stream: httpcore.AsyncNetworkStream, seconds: float | None) -> None:
+        data = await stream.read(_READ_BYTES, seconds)
+        if data:
+            self.received = True
+            self._parser.feed(data)
+        else:
+            self._parser.end()
+
+    async def handle_async_request(self, request: httpcore.Request) -> httpcore.Response:
+        """Serve httpcore's interface; raises httpcore's exceptions."""
+        if not self.is_available():
+            raise httpcore.ConnectionNotAvailable
+        self._busy = True
+        self.received = False
+        body = b"".join([part async for part in _parts(request)])
+        waits = _OptionalWaits(request.extensions.get("timeout") or {})
+        try:
+            head = _head_of(request, len(body))
+            await self._send(request.method.decode("ascii"), head, body, waits)
+        except BaseException:
+            await self.aclose()
+            raise
+        return httpcore.Response(
+            self._parser.status,
+            headers=self._parser.headers,
+            content=_ReplyBody(self),
+            extensions={"http_version": b"HTTP/1.1", "network_stream": self._stream},
+        )
+
+    def info(self) -> str:
+        state = "CLOSED" if self._closed else "ACTIVE" if self._busy else "IDLE"
+        return f"HTTP/1.1, {state}"
+
+    def can_handle_request(self, origin: httpcore.Origin) -> bool:
+        return origin == self._origin
+
+    def is_available(self) -> bool:
+        return not self._busy and not self._closed
+
+    def has_expired(self) -> bool:
+        return self.is_idle() and not self.usable()
+
+    def is_idle(self) -> bool:
+        return not self._busy and not self._closed and self._stream is not None
+
+    def is_closed(self) -> bool:
+        return self._closed
 
 
-_TIMEOUTS = {
-    httpcore.ConnectTimeout: "Connecting to the upstream timed out.",
-    httpcore.ReadTimeout: "The upstream did not answer in time.",
-    httpcore.WriteTimeout: "The upstream did not take the request in time.",
-}
+class _OptionalWaits:
+    """The waits that a request of httpcore asks for, None for ever."""
+
+    def __init__(self, timeouts: Mapping[str, float | None]) -> None:
+        self.connect = timeouts.get("connect")
+        self.first_byte = self.idle = timeouts.get("read")
+        self.write = timeouts.get("write")
 
 
-class _Mapped:
-    """Turns httpcore's exceptions into ours, without their text and without a chain."""
+class _ReplyBody:
+    """The body of a reply as httpcore's `Response` takes it."""
 
-    def __init__(self, connection: HttpcoreConnection) -> None:
+    def __init__(self, connection: Http11Connection) -> None:
         self._connection = connection
 
-    def __enter__(self) -> None:
-        return
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        try:
+            while data := await self._connection._read():
+                yield data
+        except BaseException:
+            await self._connection.aclose()
+            raise
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        if isinstance(error, httpcore.TimeoutException):
-            stalled = self._connection.received and isinstance(error, httpcore.ReadTimeout)
-            message = "The upstream stopped sending." if stalled else _TIMEOUTS[type(error)]
-            raise network_error(message, 504) from None
-        if isinstance(error, httpcore.ConnectError):
-            raise network_error("The upstream cannot be reached.") from None
-        if isinstance(error, (httpcore.LocalProtocolError, httpcore.UnsupportedProtocol)):
-            raise _unsendable() from None
-        if isinstance(error, (httpcore.NetworkError, httpcore.ProtocolError)):
-            message = "The upstream closed the connection before its answer was complete."
-            raise network_error(message) from None
+    async def aclose(self) -> None:
+        await self._connection.finish()
 
 
-def _unsendable() -> UpstreamError:
-    """Return the error for a header that must not reach httpcore, whose debug log would quote it."""
-    return UpstreamError("The upstream request could not be sent.", status=502, cause="network")
+async def _parts(request: httpcore.Request) -> AsyncIterator[bytes]:
+    stream: Any = request.stream
+    async for part in stream:
+        yield part
 
 
-def network_error(message: str, status: int = 502) -> UpstreamError:
-    """Return the error for a connection that failed: worth another attempt, since nothing was decided."""
-    return UpstreamError(message, status=status, cause="network", retryable=True)
-
-
-def origin_of(url: str) -> httpcore.Origin:
-    """Return scheme, host and port of an absolute URL."""
-    return httpcore.URL(url).origin
-
-
-def tls_context() -> ssl.SSLContext:
-    """Build the TLS context (verification always on); costs tens of milliseconds, so it is shared."""
-    return httpcore.default_ssl_context()
+def _head_of(request: httpcore.Request, length: int) -> bytes:
+    """Return the head of httpcore's request; the body is sent whole, whatever its headers say."""
+    lines = [(name, value) for name, value in request.headers if name.lower() not in _LENGTHS]
+    if length or request.method in (b"POST", b"PUT", b"PATCH"):
+        lines.append((b"content-length", b"%d" % length))
+    first = (request.method, request.url.target)
+    if any(_UNSAFE.search(part) for line in (first, *lines) for part in line):
+        raise httpcore.LocalProtocolError
+    head = [b"%s %s HTTP/1.1\r\n" % first]
+    head += [b"%s: %s\r\n" % line for line in lines]
+    return b"".join([*head, b"\r\n"])

@@ -7,6 +7,7 @@ cancellation included, it is closed before the call returns.
 
 from __future__ import annotations
 
+import asyncio
 import ssl
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping
@@ -16,18 +17,20 @@ from urllib.parse import urlsplit
 
 from oaicompat.errors import UpstreamError, UpstreamProtocolError
 from oaicompat_server.config import UpstreamSettings
-from oaicompat_server.http11 import (
+from oaicompat_server.connection import (
     Connection,
-    HttpcoreConnection,
     Outgoing,
     Waits,
     network_error,
     origin_of,
     tls_context,
 )
+from oaicompat_server.http11 import Http11Connection
+from oaicompat_server.httpcore_connection import own_connection
 
 ERROR_BODY_CAP = 64 * 1024
 BODY_CAP = 128 * 1024 * 1024
+_TIMER_SLACK = 0.01
 
 Connector = Callable[[str], Connection]
 
@@ -123,17 +126,75 @@ class _Open:
             await self._upstream.give_back(self._origin, self._connection)
 
 
-class Upstream:
-    """Opens requests to any origin; `connect` replaces the connection class (tests, other stacks)."""
+class _FreeList:
+    """The idle connections of one origin, each with the time it came, the newest last."""
 
-    def __init__(self, settings: UpstreamSettings, connect: Connector | None = None) -> None:
+    def __init__(self, most: int, seconds: float) -> None:
+        self._most = most
+        self._seconds = seconds
+        self._idle: deque[tuple[float, Connection]] = deque()
+        self._timer: asyncio.TimerHandle | None = None
+        self._closing: set[asyncio.Task[None]] = set()
+
+    def __len__(self) -> int:
+        return len(self._idle)
+
+    def pop(self) -> Connection | None:
+        """Return the newest one, or None."""
+        return self._idle.pop()[1] if self._idle else None
+
+    def push(self, connection: Connection) -> Connection | None:
+        """Keep a connection; return the oldest one when there are too many."""
+        loop = asyncio.get_running_loop()
+        self._idle.append((loop.time(), connection))
+        if len(self._idle) > self._most:
+            return self._idle.popleft()[1]
+        if self._timer is None:
+            self._timer = loop.call_later(self._seconds, self._expire, loop)
+        return None
+
+    def _expire(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Close what has been idle for too long, and look again when the next one will have been."""
+        self._timer = None
+        late = loop.time() - self._seconds + _TIMER_SLACK
+        while self._idle and self._idle[0][0] <= late:
+            task = loop.create_task(self._idle.popleft()[1].aclose())
+            self._closing.add(task)
+            task.add_done_callback(self._closing.discard)
+        if self._idle:
+            wait = self._idle[0][0] + self._seconds - loop.time()
+            self._timer = loop.call_later(wait, self._expire, loop)
+
+    async def aclose(self) -> None:
+        """Close them all."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        while (connection := self.pop()) is not None:
+            await connection.aclose()
+        for task in tuple(self._closing):
+            await task
+
+
+class Upstream:
+    """Opens requests to any origin.
+
+    `connect` replaces the connection class (tests, other stacks), `context` the TLS settings.
+    """
+
+    def __init__(
+        self,
+        settings: UpstreamSettings,
+        connect: Connector | None = None,
+        context: ssl.SSLContext | None = None,
+    ) -> None:
         self.waits = Waits(
             settings.connect_timeout, settings.first_byte_timeout, settings.idle_timeout
         )
         self._settings = settings
-        self._context: ssl.SSLContext | None = None
+        self._context = context
         self._connect = connect
-        self._idle: dict[str, deque[Connection]] = {}
+        self._idle: dict[str, _FreeList] = {}
 
     def open(
         self,
@@ -161,7 +222,9 @@ class Upstream:
         if self._connect is not None:
             return self._connect(origin)
         context = self.secure() if origin.startswith("https:") else None
-        return HttpcoreConnection(origin_of(origin), context, self._settings.idle_expiry)
+        if self._settings.http == "fast":
+            return Http11Connection(origin_of(origin), context)
+        return own_connection(origin_of(origin), context, self._settings.idle_expiry)
 
     def secure(self) -> ssl.SSLContext:
         """Return the one TLS context, made at the first call; call it early to keep that off a request."""
@@ -172,29 +235,29 @@ class Upstream:
     async def take(self, origin: str) -> Connection | None:
         """Take the newest idle connection that is still open, closing dead ones on the way."""
         idle = self._idle.get(origin)
-        while idle:
-            connection = idle.pop()
+        if idle is None:
+            return None
+        while (connection := idle.pop()) is not None:
             if connection.usable():
                 return connection
             await connection.aclose()
         return None
 
     async def give_back(self, origin: str, connection: Connection) -> None:
-        """Keep a connection for reuse; close what is dead or over the cap."""
-        idle = self._idle.setdefault(origin, deque())
-        idle.append(connection)
-        surplus: list[Connection] = []
-        while idle and (len(idle) > self._settings.max_idle or not idle[0].usable()):
-            surplus.append(idle.popleft())
-        for old in surplus:
-            await old.aclose()
+        """Keep a connection for reuse; close the oldest one over the cap."""
+        idle = self._idle.get(origin)
+        if idle is None:
+            idle = _FreeList(self._settings.max_idle, self._settings.idle_expiry)
+            self._idle[origin] = idle
+        surplus = idle.push(connection)
+        if surplus is not None:
+            await surplus.aclose()
 
     async def aclose(self) -> None:
         """Close every idle connection."""
         idle, self._idle = self._idle, {}
         for connections in idle.values():
-            for connection in connections:
-                await connection.aclose()
+            await connections.aclose()
 
 
 def _origin_text(url: str) -> str:

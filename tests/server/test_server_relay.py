@@ -14,6 +14,7 @@ from typing import Any
 from urllib.parse import unquote
 
 import pytest
+from msgspec import structs
 from tests.support.gateway import Gateway, gateway
 
 from oaicompat_server.config import (
@@ -117,9 +118,9 @@ def assert_idle(served: Gateway) -> None:
     assert wait_until(lambda: served.idle() == nothing, 1), served.idle()
 
 
-@pytest.fixture(scope="module")
-def running() -> Iterator[Gateway]:
-    with gateway(Config(upstream=QUICK)) as started:
+@pytest.fixture(scope="module", params=["fast", "httpcore"])
+def running(request: pytest.FixtureRequest) -> Iterator[Gateway]:
+    with gateway(Config(upstream=structs.replace(QUICK, http=request.param))) as started:
         yield started
         assert_idle(started)
 
@@ -388,9 +389,9 @@ def test_client_that_leaves_takes_the_upstream_call_along(
     assert patient.relay.upstream.idle_count() == 0
 
 
-@pytest.fixture(scope="module")
-def patient() -> Iterator[Gateway]:
-    with gateway() as running:
+@pytest.fixture(scope="module", params=["fast", "httpcore"])
+def patient(request: pytest.FixtureRequest) -> Iterator[Gateway]:
+    with gateway(Config(upstream=UpstreamSettings(http=request.param))) as running:
         yield running
 
 

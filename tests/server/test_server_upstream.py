@@ -6,13 +6,13 @@ import asyncio
 import logging
 import socket
 import traceback
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager
 from typing import Any
 
 import anyio
 import pytest
-from msgspec import Struct
+from msgspec import Struct, structs
 
 from oaicompat.errors import UpstreamError, UpstreamProtocolError
 from oaicompat_server.config import UpstreamSettings
@@ -47,10 +47,21 @@ class Post(Struct, frozen=True):
     body: bytes = b"{}"
 
 
+class _Chosen:
+    http = "fast"
+
+
+@pytest.fixture(autouse=True, params=["fast", "httpcore"])
+def _http(request: pytest.FixtureRequest) -> Iterator[None]:
+    _Chosen.http = request.param
+    yield
+    _Chosen.http = "fast"
+
+
 @asynccontextmanager
 async def _rig(settings: UpstreamSettings = QUICK) -> AsyncIterator[tuple[Simulator, Upstream]]:
     async with Simulator() as simulator:
-        upstream = Upstream(settings)
+        upstream = Upstream(structs.replace(settings, http=_Chosen.http))
         try:
             yield simulator, upstream
         finally:
@@ -182,7 +193,7 @@ def test_refused_and_unresolvable_upstreams() -> None:
         url = f"http://127.0.0.1:{closed.getsockname()[1]}/x"
 
     async def run() -> None:
-        upstream = Upstream(QUICK)
+        upstream = Upstream(structs.replace(QUICK, http=_Chosen.http))
         with pytest.raises(UpstreamError, match="cannot be reached") as caught:
             async with upstream.open(Post(url), HEADERS):
                 pass
@@ -268,6 +279,25 @@ def test_many_cancellations_leave_nothing_behind() -> None:
             assert await _fetch(upstream, simulator)
 
     _test(work)
+
+
+def test_idle_connections_are_closed_when_their_time_is_over() -> None:
+    async def work(simulator: Simulator, upstream: Upstream) -> None:
+        for _ in range(3):
+            simulator.enqueue([Wait(0.02), Head(length=2), Body(b"ok"), Finish()])
+        async with anyio.create_task_group() as group:
+            for _ in range(3):
+                group.start_soon(_fetch, upstream, simulator)
+        assert upstream.idle_count() == 3
+        await anyio.sleep(0.1)
+        simulator.enqueue([Head(length=2), Body(b"ok"), Finish()])
+        await _fetch(upstream, simulator)
+        await anyio.sleep(0.15)
+        assert (upstream.idle_count(), simulator.connections) == (1, 1)
+        await anyio.sleep(0.15)
+        assert (upstream.idle_count(), simulator.connections) == (0, 0)
+
+    _test(work, UpstreamSettings(idle_expiry=0.2))
 
 
 def test_no_error_shows_the_key(caplog: pytest.LogCaptureFixture) -> None:

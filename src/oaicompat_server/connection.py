@@ -1,0 +1,140 @@
+"""What the free list needs of a connection to an upstream, and the errors all its implementations raise.
+
+One rule: no message of ours quotes a header, a key or an address. httpcore's exceptions end here, without
+their text and without a chain.
+"""
+
+from __future__ import annotations
+
+import re
+import ssl
+from collections.abc import Iterable, Mapping
+from functools import lru_cache
+from typing import Protocol
+
+import httpcore
+from msgspec import Struct
+
+from oaicompat.errors import UpstreamError
+
+_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+
+
+class Outgoing(Struct, frozen=True):
+    """A request ready for the wire: header names lower-case, no body for GET."""
+
+    method: str
+    url: str
+    headers: tuple[tuple[str, str], ...]
+    body: bytes = b""
+
+
+class Waits(Struct, frozen=True):
+    """How long to wait, in seconds: for the connection, for the head of the reply, between its reads."""
+
+    connect: float
+    first_byte: float
+    idle: float
+    write: float = 30.0
+
+
+class Connection(Protocol):
+    """One connection; one request at a time."""
+
+    @property
+    def received(self) -> bool:
+        """Tell whether a byte of the reply to the current request has come, or may have."""
+        ...
+
+    async def exchange(self, request: Outgoing, waits: Waits) -> tuple[int, Mapping[str, str]]:
+        """Send the request and return status and headers of the reply; raises `UpstreamError`."""
+        ...
+
+    async def read(self) -> bytes:
+        """Return the next bytes of the body as they come, b"" at its end; raises `UpstreamError`."""
+        ...
+
+    async def finish(self) -> bool:
+        """End the request; tell whether the connection can serve another one, else it is closed."""
+        ...
+
+    def usable(self) -> bool:
+        """Tell whether an idle connection is still open."""
+        ...
+
+    async def aclose(self) -> None:
+        """Close at once, whatever goes on."""
+        ...
+
+
+_TIMEOUTS = {
+    httpcore.ConnectTimeout: "Connecting to the upstream timed out.",
+    httpcore.ReadTimeout: "The upstream did not answer in time.",
+    httpcore.WriteTimeout: "The upstream did not take the request in time.",
+}
+FAILURES = (
+    httpcore.TimeoutException,
+    httpcore.NetworkError,
+    httpcore.ProtocolError,
+    httpcore.UnsupportedProtocol,
+    httpcore.ProxyError,
+)
+"""The exceptions of httpcore that a connection can end with."""
+
+
+def our_error(failure: Exception, received: bool) -> UpstreamError:
+    """Return our error for one of `FAILURES`; `received`: part of the reply had come."""
+    if isinstance(failure, httpcore.TimeoutException):
+        if received and isinstance(failure, httpcore.ReadTimeout):
+            return network_error("The upstream stopped sending.", 504)
+        return network_error(_TIMEOUTS.get(type(failure), "The upstream is too slow."), 504)
+    if isinstance(failure, (httpcore.ConnectError, httpcore.ProxyError)):
+        return network_error("The upstream cannot be reached.")
+    if isinstance(failure, (httpcore.LocalProtocolError, httpcore.UnsupportedProtocol)):
+        return unsendable()
+    return network_error("The upstream closed the connection before its answer was complete.")
+
+
+def check_sendable(headers: Iterable[tuple[str, str]]) -> None:
+    """Raise `UpstreamError` for a header that would break the request."""
+    for name, value in headers:
+        clean = value.isascii() and value.isprintable() and value.strip() == value != ""
+        if not (clean and _is_name(name)):
+            raise unsendable()
+
+
+@lru_cache(256)
+def _is_name(name: str) -> bool:
+    return _NAME.fullmatch(name) is not None
+
+
+def header_map(lines: Iterable[tuple[bytes, bytes]]) -> dict[str, str]:
+    """Return headers by lower-case name, repeated ones joined with commas."""
+    found: dict[str, str] = {}
+    for raw, value in lines:
+        name = raw.decode("latin-1").lower()
+        text = value.decode("latin-1")
+        found[name] = f"{found[name]}, {text}" if name in found else text
+    return found
+
+
+def unsendable() -> UpstreamError:
+    """Return the error for a request that must not be written, nor its parts be quoted."""
+    return UpstreamError("The upstream request could not be sent.", status=502, cause="network")
+
+
+def network_error(message: str, status: int = 502) -> UpstreamError:
+    """Return the error for a connection that failed: worth another attempt, since nothing was decided."""
+    return UpstreamError(message, status=status, cause="network", retryable=True)
+
+
+def origin_of(url: str) -> httpcore.Origin:
+    """Return scheme, host and port of an absolute URL."""
+    return httpcore.URL(url).origin
+
+
+def tls_context() -> ssl.SSLContext:
+    """Build the TLS context (verification always on); costs tens of milliseconds, so it is shared."""
+    context = httpcore.default_ssl_context()
+    context.set_alpn_protocols(["http/1.1"])
+    return context

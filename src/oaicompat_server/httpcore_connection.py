@@ -1,0 +1,172 @@
+"""A `Connection` over any httpcore connection: the library's own, or one a user puts in its place.
+
+One rule: a connection that was not read to its end is closed, never reused, and cancellation in the middle of
+a TLS handshake leaves no socket behind.
+"""
+
+from __future__ import annotations
+
+import ssl
+from collections.abc import AsyncIterator, Iterable, Mapping
+from typing import Any
+
+import anyio
+import httpcore
+
+from oaicompat_server.connection import (
+    FAILURES,
+    Outgoing,
+    Waits,
+    check_sendable,
+    header_map,
+    our_error,
+)
+
+_CLOSE_SECONDS = 1.0
+
+
+class _Stream(httpcore.AsyncNetworkStream):
+    """A network stream that tells its backend about bytes received."""
+
+    def __init__(self, stream: httpcore.AsyncNetworkStream, backend: _Backend) -> None:
+        self._stream = stream
+        self._backend = backend
+
+    async def read(self, max_bytes: int, timeout: float | None = None) -> bytes:  # noqa: ASYNC109
+        data = await self._stream.read(max_bytes, timeout)
+        if data:
+            self._backend.received = True
+        return data
+
+    async def write(self, buffer: bytes, timeout: float | None = None) -> None:  # noqa: ASYNC109
+        await self._stream.write(buffer, timeout)
+
+    async def aclose(self) -> None:
+        await self._stream.aclose()
+
+    async def start_tls(
+        self,
+        ssl_context: ssl.SSLContext,
+        server_hostname: str | None = None,
+        timeout: float | None = None,  # noqa: ASYNC109
+    ) -> httpcore.AsyncNetworkStream:
+        secured = await self._stream.start_tls(ssl_context, server_hostname, timeout)
+        return _Stream(secured, self._backend)
+
+    def get_extra_info(self, info: str) -> Any:
+        return self._stream.get_extra_info(info)
+
+
+class _Backend(httpcore.AsyncNetworkBackend):
+    """Remembers the socket of its connection, and whether a byte came on it."""
+
+    def __init__(self) -> None:
+        self._inner = httpcore.AnyIOBackend()
+        self.stream: httpcore.AsyncNetworkStream | None = None
+        self.received = False
+
+    async def connect_tcp(
+        self,
+        host: str,
+        port: int,
+        timeout: float | None = None,  # noqa: ASYNC109
+        local_address: str | None = None,
+        socket_options: Iterable[Any] | None = None,
+    ) -> httpcore.AsyncNetworkStream:
+        plain = await self._inner.connect_tcp(host, port, timeout, local_address, socket_options)
+        self.stream = plain
+        return _Stream(plain, self)
+
+    async def sleep(self, seconds: float) -> None:
+        await anyio.sleep(seconds)
+
+
+class HttpcoreConnection:
+    """A `Connection` over an httpcore one.
+
+    Without `backend` nobody knows whether a byte came, so that a failed request is never repeated.
+    """
+
+    def __init__(
+        self, connection: httpcore.AsyncConnectionInterface, backend: _Backend | None = None
+    ) -> None:
+        self._connection = connection
+        self._backend = backend
+        self._timeouts: dict[str, float] = {}
+        self._response: httpcore.Response | None = None
+        self._chunks: AsyncIterator[bytes] | None = None
+
+    @property
+    def received(self) -> bool:
+        return self._backend is None or self._backend.received
+
+    async def exchange(self, request: Outgoing, waits: Waits) -> tuple[int, Mapping[str, str]]:
+        if self._backend is not None:
+            self._backend.received = False
+        check_sendable(request.headers)
+        self._timeouts = {
+            "connect": waits.connect,
+            "read": waits.first_byte,
+            "write": waits.write,
+        }
+        try:
+            self._response = await self._connection.handle_async_request(
+                httpcore.Request(
+                    request.method,
+                    request.url,
+                    headers=list(request.headers),
+                    content=request.body,
+                    extensions={"timeout": self._timeouts},
+                )
+            )
+        except FAILURES as failure:
+            raise our_error(failure, self.received) from None
+        self._timeouts["read"] = waits.idle
+        self._chunks = self._response.aiter_stream()
+        return self._response.status, header_map(self._response.headers)
+
+    async def read(self) -> bytes:
+        if self._chunks is None:
+            return b""
+        try:
+            return await anext(self._chunks, b"")
+        except FAILURES as failure:
+            raise our_error(failure, self.received) from None
+
+    async def finish(self) -> bool:
+        with anyio.move_on_after(_CLOSE_SECONDS, shield=True):
+            try:
+                if self._response is not None:
+                    await self._response.aclose()
+            except Exception:
+                await self.aclose()
+                return False
+            if self._connection.is_available():
+                self._response = self._chunks = None
+                return True
+        await self.aclose()
+        return False
+
+    def usable(self) -> bool:
+        return self._connection.is_available() and not self._connection.has_expired()
+
+    async def aclose(self) -> None:
+        with anyio.move_on_after(_CLOSE_SECONDS, shield=True):
+            try:
+                await self._connection.aclose()
+            except Exception:
+                return
+            finally:
+                if self._backend is not None and self._backend.stream is not None:
+                    await self._backend.stream.aclose()
+
+
+def own_connection(
+    origin: httpcore.Origin, context: ssl.SSLContext | None, expiry: float
+) -> HttpcoreConnection:
+    """Return a connection that runs on httpcore's own HTTP/1.1."""
+    backend = _Backend()
+    connection = httpcore.AsyncHTTPConnection(
+        origin, ssl_context=context, keepalive_expiry=expiry, network_backend=backend
+    )
+    return HttpcoreConnection(connection, backend)

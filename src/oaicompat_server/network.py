@@ -1,0 +1,279 @@
+"""TCP and TLS for upstream connections: httpcore's network interfaces, straight on asyncio's transports.
+
+One rule: a wait costs one future and one timer. What has come is returned at once and in one piece; a read
+that is cancelled loses nothing, and a connection attempt that is cancelled leaves no socket behind.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import ssl
+from collections import deque
+from collections.abc import Iterable, Sequence
+from typing import Any, cast
+
+import anyio
+import httpcore
+
+_HIGH_WATER = 512 * 1024
+_STAGGER_SECONDS = 0.25
+_OPTIONS: Sequence[httpcore.SOCKET_OPTION] = (
+    (socket.IPPROTO_TCP, socket.TCP_NODELAY, 1),
+    (socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1),
+)
+_INFO = {"client_addr": "sockname", "server_addr": "peername"}
+
+
+class AsyncioStream(asyncio.Protocol, httpcore.AsyncNetworkStream):
+    """One connection: the protocol of its transport, and what reads and writes it."""
+
+    def __init__(self) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._transport: asyncio.Transport | None = None
+        self._pieces: deque[bytes] = deque()
+        self._size = 0
+        self._reading_paused = False
+        self._writing_paused = False
+        self._ended = False
+        self._lost = False
+        self._error: Exception | None = None
+        self._reader: asyncio.Future[None] | None = None
+        self._writer: asyncio.Future[None] | None = None
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast(asyncio.Transport, transport)
+
+    def data_received(self, data: bytes) -> None:
+        self._pieces.append(data)
+        self._size += len(data)
+        if self._size > _HIGH_WATER and not self._reading_paused and self._transport is not None:
+            self._reading_paused = True
+            self._transport.pause_reading()
+        _wake(self._reader)
+
+    def eof_received(self) -> None:
+        self._ended = True
+        _wake(self._reader)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._ended = self._lost = True
+        self._error = exc
+        _wake(self._reader)
+        _wake(self._writer)
+
+    def pause_writing(self) -> None:
+        self._writing_paused = True
+
+    def resume_writing(self) -> None:
+        self._writing_paused = False
+        _wake(self._writer)
+
+    async def read(self, max_bytes: int, timeout: float | None = None) -> bytes:  # noqa: ASYNC109
+        """Return what has come, at most `max_bytes`, b"" at the end; waits only when nothing is there."""
+        while not self._pieces:
+            if self._ended:
+                if self._error is not None:
+                    raise httpcore.ReadError
+                return b""
+            self._reader = self._loop.create_future()
+            try:
+                await self._wait(self._reader, timeout, httpcore.ReadTimeout)
+            finally:
+                self._reader = None
+        data = self._pieces.popleft() if len(self._pieces) == 1 else b"".join(self._pieces)
+        self._pieces.clear()
+        self._size = 0
+        if len(data) > max_bytes:
+            data, rest = data[:max_bytes], data[max_bytes:]
+            self._pieces.append(rest)
+            self._size = len(rest)
+        if self._reading_paused and not self._ended and self._transport is not None:
+            self._reading_paused = False
+            self._transport.resume_reading()
+        return data
+
+    async def write(self, buffer: bytes, timeout: float | None = None) -> None:  # noqa: ASYNC109
+        """Send, and wait while more is under way than the transport likes."""
+        if self._transport is None or self._lost or self._transport.is_closing():
+            raise httpcore.WriteError
+        self._transport.write(buffer)
+        while self._writing_paused and not self._lost:
+            self._writer = self._loop.create_future()
+            try:
+                await self._wait(self._writer, timeout, httpcore.WriteTimeout)
+            finally:
+                self._writer = None
+        if self._lost:
+            raise httpcore.WriteError
+
+    async def _wait(
+        self,
+        waiter: asyncio.Future[None],
+        seconds: float | None,
+        expired: type[httpcore.TimeoutException],
+    ) -> None:
+        if seconds is None:
+            await waiter
+            return
+        timer = self._loop.call_later(seconds, _expire, waiter, expired)
+        try:
+            await waiter
+        finally:
+            timer.cancel()
+
+    async def aclose(self) -> None:
+        """Cut the connection; what is still unsent is dropped."""
+        self.abort()
+
+    def abort(self) -> None:
+        """Cut the connection now."""
+        self._ended = True
+        self._pieces.clear()
+        if self._transport is not None:
+            self._transport.abort()
+
+    async def start_tls(
+        self,
+        ssl_context: ssl.SSLContext,
+        server_hostname: str | None = None,
+        timeout: float | None = None,  # noqa: ASYNC109
+    ) -> AsyncioStream:
+        """Secure the connection and return it; on failure it is cut."""
+        assert self._transport is not None
+        plain = self._transport
+        try:
+            with anyio.fail_after(timeout):
+                secured = await self._loop.start_tls(
+                    plain, self, ssl_context, server_hostname=server_hostname
+                )
+        except TimeoutError:
+            plain.abort()
+            raise httpcore.ConnectTimeout from None
+        except OSError:
+            plain.abort()
+            raise httpcore.ConnectError from None
+        except BaseException:
+            plain.abort()
+            raise
+        if secured is None:
+            raise httpcore.ConnectError
+        self._transport = secured
+        return self
+
+    def get_extra_info(self, info: str) -> Any:
+        """Return what httpcore asks of a stream; `is_readable` tells of bytes, an end or an error."""
+        if info == "is_readable":
+            return self._ended or bool(self._pieces)
+        if self._transport is None:
+            return None
+        return self._transport.get_extra_info(_INFO.get(info, info))
+
+
+def _wake(waiter: asyncio.Future[None] | None) -> None:
+    if waiter is not None and not waiter.done():
+        waiter.set_result(None)
+
+
+def _expire(waiter: asyncio.Future[None], expired: type[Exception]) -> None:
+    if not waiter.done():
+        waiter.set_exception(expired())
+
+
+class AsyncioBackend(httpcore.AsyncNetworkBackend):
+    """Opens `AsyncioStream`s."""
+
+    async def connect_tcp(
+        self,
+        host: str,
+        port: int,
+        timeout: float | None = None,  # noqa: ASYNC109
+        local_address: str | None = None,
+        socket_options: Iterable[httpcore.SOCKET_OPTION] | None = None,
+    ) -> AsyncioStream:
+        """Connect to the first address of `host` that answers."""
+        try:
+            with anyio.fail_after(timeout):
+                stream = await _race(await _addresses(host, port), local_address)
+        except TimeoutError:
+            raise httpcore.ConnectTimeout from None
+        except (OSError, UnicodeError):
+            raise httpcore.ConnectError from None
+        plug = stream.get_extra_info("socket")
+        for option in (*_OPTIONS, *(socket_options or ())):
+            plug.setsockopt(*option)
+        return stream
+
+    async def connect_unix_socket(
+        self,
+        path: str,
+        timeout: float | None = None,  # noqa: ASYNC109
+        socket_options: Iterable[httpcore.SOCKET_OPTION] | None = None,
+    ) -> AsyncioStream:
+        """Connect to a socket in the file system."""
+        loop = asyncio.get_running_loop()
+        try:
+            with anyio.fail_after(timeout):
+                _, stream = await loop.create_unix_connection(AsyncioStream, path)
+        except TimeoutError:
+            raise httpcore.ConnectTimeout from None
+        except OSError:
+            raise httpcore.ConnectError from None
+        return stream
+
+    async def sleep(self, seconds: float) -> None:
+        """Wait."""
+        await anyio.sleep(seconds)
+
+
+async def _addresses(host: str, port: int) -> list[tuple[str, int]]:
+    """Resolve a name: its addresses with the families in turn, the resolver's first one first."""
+    loop = asyncio.get_running_loop()
+    found = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    first = [info[4] for info in found if info[0] == found[0][0]]
+    other = [info[4] for info in found if info[0] != found[0][0]]
+    mixed: list[tuple[str, int]] = []
+    for index in range(max(len(first), len(other))):
+        mixed += [
+            (str(at[0]), port) for at in (*first[index : index + 1], *other[index : index + 1])
+        ]
+    return list(dict.fromkeys(mixed))
+
+
+async def _open(address: tuple[str, int], local: str | None) -> AsyncioStream:
+    loop = asyncio.get_running_loop()
+    own = None if local is None else (local, 0)
+    _, stream = await loop.create_connection(AsyncioStream, *address, local_addr=own)
+    return stream
+
+
+async def _race(addresses: Sequence[tuple[str, int]], local: str | None) -> AsyncioStream:
+    """Try the addresses one after the other, the next one when the last failed or is slow (RFC 8305)."""
+    if len(addresses) == 1:
+        return await _open(addresses[0], local)
+    winners: list[AsyncioStream] = []
+
+    async def attempt(address: tuple[str, int], failed: anyio.Event) -> None:
+        try:
+            winners.append(await _open(address, local))
+        except OSError:
+            failed.set()
+        else:
+            group.cancel_scope.cancel()
+
+    try:
+        async with anyio.create_task_group() as group:
+            for address in addresses:
+                failed = anyio.Event()
+                group.start_soon(attempt, address, failed)
+                with anyio.move_on_after(_STAGGER_SECONDS):
+                    await failed.wait()
+    except BaseException:
+        for stream in winners:
+            stream.abort()
+        raise
+    for late in winners[1:]:
+        late.abort()
+    if not winners:
+        raise OSError("no address answers")
+    return winners[0]
