@@ -310,7 +310,7 @@ def _bad_signature(failed: _Failed, found: re.Match[str]) -> UpstreamError:
 
 
 def _not_fetched(failed: _Failed, found: re.Match[str]) -> UpstreamError:
-    hint = "Send the file as a data: URL, or let the gateway fetch it (media.fetch)."
+    hint = "Send the file as a data: URL."
     message = f"{limit(scrub(failed.message), LONGEST - len(hint) - 1)} {hint}"
     return _invalid(failed, message, path="contents", code="invalid_image_url")
 
