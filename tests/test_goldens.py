@@ -34,7 +34,18 @@ CASES = sorted(path.parent for path in (Path(__file__).parent / "goldens").glob(
 TARGETS = {"gemini": GEMINI_API, "vertex": Target("vertex", project="some-project")}
 DIALECTS = {"chat": chat, "responses": responses}
 
-cases = pytest.mark.parametrize("case", [pytest.param(case, id=case.name) for case in CASES])
+
+def over(*dialects: str) -> pytest.MarkDecorator:
+    """Parametrise over the cases that are answered in these dialects, which their folders name."""
+    chosen = [case for case in CASES if case.parent.name in dialects]
+    return pytest.mark.parametrize(
+        "case", [pytest.param(case, id=f"{case.parent.name}-{case.name}") for case in chosen]
+    )
+
+
+cases = over("chat", "responses")
+chat_cases = over("chat")
+responses_cases = over("responses")
 
 _OPAQUE = ("parameters", "schema", "options", "extra", "data", "args", "response")
 
@@ -44,7 +55,7 @@ class Settings(msgspec.Struct, forbid_unknown_fields=True):
 
     about: str = ""
     backend: str = "gemini"
-    shape: str = "chat"
+    shape: str = ""
     unframed_error: bool = False
     images: str = "list"
     code: str = "carrier"
@@ -52,7 +63,8 @@ class Settings(msgspec.Struct, forbid_unknown_fields=True):
 
 def settings_of(case: Path) -> Settings:
     path = case / "case.json"
-    return msgspec.json.decode(path.read_bytes(), type=Settings) if path.exists() else Settings()
+    found = msgspec.json.decode(path.read_bytes(), type=Settings) if path.exists() else Settings()
+    return found if found.shape else msgspec.structs.replace(found, shape=case.parent.name)
 
 
 def bare(value: Any) -> Any:
@@ -191,16 +203,17 @@ def events_of(case: Path) -> list[Event]:
 def context(case: Path) -> AnswerContext:
     settings, request = settings_of(case), neutral(case)
     options = msgspec.convert({"images": settings.images, "code": settings.code}, AnswerOptions)
-    return AnswerContext(request, request.model, created=1, options=options)
+    source = (case / "request.json").read_bytes()
+    return AnswerContext(request, request.model, created=1, options=options, source=source)
 
 
-@cases
+@chat_cases
 def test_4_events_to_chat_stream(case: Path, update: bool) -> None:
     frames = chat.encoder(context(case)).encode(events_of(case))
     compare(case / "chat.sse", sse_bytes(frames).decode(), update)
 
 
-@cases
+@chat_cases
 def test_4_events_to_chat_body(case: Path, update: bool) -> None:
     events = events_of(case)
     last = events[-1]
@@ -209,3 +222,20 @@ def test_4_events_to_chat_body(case: Path, update: bool) -> None:
     else:
         body = chat.encode_response(fold(events), context(case))
     compare(case / "chat.json", as_text(json.loads(body)), update)
+
+
+@responses_cases
+def test_4_events_to_responses_stream(case: Path, update: bool) -> None:
+    frames = responses.encoder(context(case)).encode(events_of(case))
+    compare(case / "responses.sse", sse_bytes(frames).decode(), update)
+
+
+@responses_cases
+def test_4_events_to_responses_body(case: Path, update: bool) -> None:
+    events = events_of(case)
+    last = events[-1]
+    if isinstance(last, Failed):
+        body = responses.encode_error(last.error)
+    else:
+        body = responses.encode_response(fold(events), context(case))
+    compare(case / "responses.json", as_text(json.loads(body)), update)

@@ -14,6 +14,7 @@ from typing import Any, TypeVar, cast
 
 import msgspec
 from msgspec import Raw
+from msgspec.structs import replace
 
 from oaicompat.errors import InvalidRequestError
 from oaicompat.notes import Notes
@@ -95,6 +96,30 @@ def decode_body(body: bytes, kind: type[T], notes: Notes, content: Set[str] = fr
             notes.dropped(path, reason, inert=inert)
         return decoded
     raise translated(failure, known, kind)
+
+
+def decode_part(raw: Raw, kind: Any, path: str, notes: Notes) -> Any:
+    """Decode a value kept as `Raw` to what stands at `path` after all; `None` where the client sent none.
+
+    Notes and errors are those of `decode_body`, with `path` in front.
+    """
+    if not given(raw):
+        return None
+    inner = Notes()
+    try:
+        decoded = decode_body(bytes(raw), kind, inner)
+    except InvalidRequestError as error:
+        where = f"{path}{_joined(error.param)}"
+        message = error.message.replace(f"'{error.param}'", f"'{where}'", 1)
+        raise InvalidRequestError(message, param=where, code=error.code) from error
+    notes.extend(replace(note, path=f"{path}{_joined(note.path)}") for note in inner)
+    return decoded
+
+
+def _joined(path: str | None) -> str:
+    if not path or path[0] == "[":
+        return path or ""
+    return f".{path}"
 
 
 class _Pruner:

@@ -16,7 +16,7 @@ from oaicompat.errors import InvalidRequestError
 from oaicompat.messages import Request
 from oaicompat.notes import Notes
 
-DIALECTS: Mapping[str, Dialect] = {"chat": chat}
+DIALECTS: Mapping[str, Dialect] = {"chat": chat, "responses": responses}
 """Who answers, by name."""
 
 _ABSENT = (b"", b"null", b"[]")

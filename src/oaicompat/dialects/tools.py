@@ -104,6 +104,28 @@ class ToolDefinition(Wire, frozen=True):
     display_height: Raw = Raw()
     environment: Raw = Raw()
     tools: Raw = Raw()
+    execution: Literal["client", "server"] | None = None
+    allowed_callers: Raw = Raw()
+    background: Raw = Raw()
+    input_fidelity: Raw = Raw()
+    input_image_mask: Raw = Raw()
+    model: Raw = Raw()
+    moderation: Raw = Raw()
+    output_compression: Raw = Raw()
+    output_format: Raw = Raw()
+    partial_images: Raw = Raw()
+    quality: Raw = Raw()
+    size: Raw = Raw()
+    action: Raw = Raw()
+    server_label: Raw = Raw()
+    server_url: Raw = Raw()
+    server_description: Raw = Raw()
+    connector_id: Raw = Raw()
+    authorization: Raw = Raw()
+    headers: Raw = Raw()
+    allowed_tools: Raw = Raw()
+    require_approval: Raw = Raw()
+    tunnel_id: Raw = Raw()
 
 
 _OPTIONS = (
@@ -170,7 +192,7 @@ def read_tools(tools: Sequence[ToolDefinition], notes: Notes, path: str = "tools
     """Read a list of tools; raises `InvalidRequestError` for one without a name or named twice."""
     read = []
     for index, tool in enumerate(tools):
-        found = _tool(tool, f"{path}[{index}]", notes)
+        found = read_tool(tool, f"{path}[{index}]", notes)
         if found is not None:
             read.append(found)
     return read
@@ -184,9 +206,10 @@ def read_functions(functions: Sequence[FunctionDefinition], notes: Notes) -> lis
     ]
 
 
-def _tool(tool: ToolDefinition, path: str, notes: Notes) -> Tool | None:
+def read_tool(tool: ToolDefinition, path: str, notes: Notes) -> Tool | None:
+    """Read one tool; `None`, with a note, for a type nobody serves. Raises as `read_tools`."""
     kind = tool.type
-    if tool.cache_control or tool.defer_loading or tool.output_schema:
+    if tool.cache_control or tool.defer_loading or tool.output_schema or tool.allowed_callers:
         _note_inert(tool, path, notes)
     if kind == "function" or (kind is None and (tool.function or tool.name is not None)):
         if tool.function is not None:
@@ -210,6 +233,8 @@ def _note_inert(tool: ToolDefinition, path: str, notes: Notes) -> None:
     note_caching(tool, path, notes)
     if given(tool.defer_loading):
         notes.dropped(f"{path}.defer_loading", "all tools are loaded at once", inert=True)
+    if given(tool.allowed_callers):
+        notes.dropped(f"{path}.allowed_callers", "only the model itself calls", inert=True)
     if given(tool.output_schema):
         notes.dropped(f"{path}.output_schema", "the provider does not read it")
 

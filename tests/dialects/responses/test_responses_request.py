@@ -146,8 +146,8 @@ def test_items_not_read_back_are_noted() -> None:
     ]
     assert noted(input=items) == [
         ("input[1]", "dropped", True),
-        ("input[2]", "dropped", False),
-        ("input[3]", "dropped", False),
+        ("input[2].encrypted_content", "dropped", False),
+        ("input[3]", "dropped", True),
     ]
 
 

@@ -17,6 +17,19 @@ from oaicompat.events import Citation, Search, TokenLogprob, Usage
 Data = dict[str, Any]
 
 SOURCES = "web_search_call.action.sources"
+_CODES = frozenset(
+    {
+        *("server_error", "rate_limit_exceeded", "invalid_prompt", "data_residency_mismatch"),
+        *("bio_policy", "vector_store_timeout", "invalid_image", "invalid_image_format"),
+        *("invalid_base64_image", "invalid_image_url", "image_too_large", "image_too_small"),
+        *("image_parse_error", "image_content_policy_violation", "invalid_image_mode"),
+        *("image_file_too_large", "unsupported_image_media_type", "empty_image_file"),
+        *("failed_to_download_image", "image_file_not_found"),
+        *("context_length_exceeded", "insufficient_quota", "cyber_policy"),
+        *("server_is_overloaded", "slow_down"),
+    }
+)
+
 CODE_OUTPUTS = "code_interpreter_call.outputs"
 
 
@@ -36,8 +49,14 @@ def error_data(error: OaicompatError) -> Data:
 
 
 def failure_data(error: OaicompatError) -> Data:
-    """Return the `error` of a failed response, whose code has to be a string."""
-    return error_data(error) | {"code": error.code or "server_error"}
+    """Return the `error` of a failed response; its code is one that clients know.
+
+    Codes beyond the published list are those Codex acts on (openai-wire section 9).
+    """
+    code = error.code
+    if code not in _CODES:
+        code = "rate_limit_exceeded" if error.status == 429 else "server_error"
+    return error_data(error) | {"code": code}
 
 
 def usage_data(usage: Usage) -> Data:

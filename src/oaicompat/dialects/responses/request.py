@@ -9,9 +9,9 @@ from __future__ import annotations
 import msgspec
 
 from oaicompat.dialects.generation import Inert, model_of, note_unused, output_format
-from oaicompat.dialects.responses.items import read_items
+from oaicompat.dialects.responses.items import Reader
 from oaicompat.dialects.responses.schema import REQUEST, CreateResponse
-from oaicompat.dialects.tools import distinct, read_choice, read_tools
+from oaicompat.dialects.responses.tools import read_all, read_any_choice, with_later
 from oaicompat.errors import InvalidRequestError
 from oaicompat.messages import Message, Reasoning, Request, Text
 from oaicompat.notes import Notes
@@ -23,6 +23,14 @@ CONTENT = frozenset({"input", "instructions", "tools", "text", "stop"})
 """Fields that hold what people and programs wrote, where "[undefined]" is a text like any other."""
 
 LOGPROBS = "message.output_text.logprobs"
+
+SPELLED = {
+    "messages": "input",
+    "response_format": "text.format",
+    "reasoning_effort": "reasoning.effort",
+    "logprobs": "include",
+}
+"""What this dialect calls what others call otherwise, for notes and errors."""
 
 _CACHING = Inert("the provider caches by itself")
 UNUSED = {
@@ -50,7 +58,12 @@ def decode_request(body: bytes, notes: Notes) -> Request:
     wire = decode_body(body, REQUEST, notes, CONTENT)
     _refuse_state(wire)
     note_unused(wire, _UNUSED, notes)
-    tools = distinct(read_tools(wire.tools or (), notes))
+    if wire.stream_options is not None and given(wire.stream_options.include_obfuscation):
+        path = "stream_options.include_obfuscation"
+        notes.dropped(path, "streams are never padded", inert=True)
+    reader = Reader(notes)
+    messages = _messages(wire, reader)
+    tools = with_later(read_all(wire.tools or (), notes), reader.tools)
     stop = wire.stop
     form = wire.text.format if wire.text else None
     if wire.text is not None and given(wire.text.verbosity):
@@ -58,9 +71,9 @@ def decode_request(body: bytes, notes: Notes) -> Request:
         notes.dropped("text.verbosity", "the models have no such setting", inert=inert)
     return Request(
         model=model_of(wire.model),
-        messages=_messages(wire, notes),
+        messages=messages,
         tools=tools,
-        tool_choice=read_choice(wire.tool_choice, tools, notes),
+        tool_choice=read_any_choice(wire.tool_choice, tools, notes),
         parallel_tool_calls=wire.parallel_tool_calls,
         sampling=_sampling(wire, notes),
         stop=(stop,) if isinstance(stop, str) else tuple(stop or ()),
@@ -70,6 +83,7 @@ def decode_request(body: bytes, notes: Notes) -> Request:
         metadata=wire.metadata,
         stream=bool(wire.stream),
         include_usage=True,
+        spelling=SPELLED,
     )
 
 
@@ -86,14 +100,14 @@ def _refuse_state(wire: CreateResponse) -> None:
         raise InvalidRequestError(message, param="conversation", code="unsupported_parameter")
 
 
-def _messages(wire: CreateResponse, notes: Notes) -> tuple[Message, ...]:
+def _messages(wire: CreateResponse, reader: Reader) -> tuple[Message, ...]:
     messages: tuple[Message, ...] = ()
     if wire.instructions:
         messages = (Message("system", (Text(wire.instructions),), "instructions"),)
     if isinstance(wire.input, str):
         messages += (Message("user", (Text(wire.input),), "input"),)
     elif wire.input:
-        messages += read_items(wire.input, notes)
+        messages += reader.read(wire.input)
     if not messages:
         message = "Missing required parameter: 'input'."
         raise InvalidRequestError(message, param="input", code="missing_required_parameter")

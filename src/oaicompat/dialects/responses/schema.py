@@ -11,11 +11,18 @@ from typing import Annotated, Literal
 from msgspec import Meta, Raw
 
 from oaicompat.dialects.generation import Effort, ResponseFormat, ServiceTier
-from oaicompat.dialects.parts import Content, Wire
+from oaicompat.dialects.parts import Wire
 from oaicompat.dialects.tools import Mode, ToolChoiceObject, Tools
 from oaicompat.sampling import respell
 
 Role = Literal["user", "assistant", "system", "developer"]
+
+
+class SummaryPart(Wire, frozen=True):
+    """A part of a reasoning summary."""
+
+    text: str = ""
+    type: str | None = None
 
 
 class Item(Wire, frozen=True):
@@ -23,21 +30,58 @@ class Item(Wire, frozen=True):
 
     type: str | None = None
     role: Role | None = None
-    content: Content = None
+    content: Raw = Raw()
     id: str | None = None
     status: str | None = None
     phase: str | None = None
     call_id: str | None = None
     name: str | None = None
     namespace: str | None = None
-    arguments: str | None = None
+    arguments: str | dict[str, Raw] | None = None
     input: str | None = None
-    output: Content = None
-    summary: Raw = Raw()
+    output: Raw = Raw()
+    summary: list[SummaryPart] | None = None
     encrypted_content: str | None = None
-    action: Raw = Raw()
+    action: dict[str, Raw] | None = None
+    operation: dict[str, Raw] | None = None
     tools: Raw = Raw()
+    execution: str | None = None
+    code: str | None = None
+    outputs: Raw = Raw()
+    result: str | None = None
+    environment: Raw = Raw()
+    container_id: Raw = Raw()
+    caller: Raw = Raw()
+    created_by: Raw = Raw()
+    max_output_length: Raw = Raw()
+    queries: Raw = Raw()
+    results: Raw = Raw()
+    error: Raw = Raw()
+    server_label: Raw = Raw()
+    approval_request_id: Raw = Raw()
+    approve: Raw = Raw()
+    reason: Raw = Raw()
+    pending_safety_checks: Raw = Raw()
+    acknowledged_safety_checks: Raw = Raw()
+    fingerprint: Raw = Raw()
     internal_chat_message_metadata_passthrough: Raw = Raw()
+
+
+class ShellOutput(Wire, frozen=True):
+    """What one shell command wrote, and how it ended."""
+
+    stdout: str = ""
+    stderr: str = ""
+    outcome: Raw = Raw()
+    created_by: Raw = Raw()
+
+
+class CodeOutput(Wire, frozen=True):
+    """One result of code the provider ran."""
+
+    type: str | None = None
+    logs: str | None = None
+    url: str | None = None
 
 
 class ReasoningParameters(Wire, frozen=True):
@@ -60,7 +104,7 @@ class TextParameters(Wire, frozen=True):
 class StreamOptions(Wire, frozen=True):
     """How a stream is dressed."""
 
-    include_obfuscation: bool | None = None
+    include_obfuscation: Raw = Raw()
     include_usage: Raw = Raw()
 
 
@@ -87,6 +131,7 @@ class CreateResponse(Wire, kw_only=True, frozen=True):
     background: Raw = Raw()
     truncation: Raw = Raw()
     max_tool_calls: Raw = Raw()
+    max_output_tokens: Annotated[int, Meta(ge=16)] | None = None
     prompt: Raw = Raw()
     context_management: Raw = Raw()
     client_metadata: Raw = Raw()
@@ -100,6 +145,7 @@ class CreateResponse(Wire, kw_only=True, frozen=True):
 
 SPELLING: dict[str, str | None] = {
     "candidates": None,
+    "max_output_tokens": None,
     "seed": None,
     "presence_penalty": None,
     "frequency_penalty": None,
