@@ -12,6 +12,7 @@ from contextlib import asynccontextmanager
 
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
+from starlette.types import ASGIApp
 
 from oaicompat.models import PRESETS, ModelMap
 from oaicompat_server.auth import Gate, plan_access
@@ -36,6 +37,16 @@ def model_map(config: Config) -> ModelMap:
             )
         preset = PRESETS[settings.preset]
     return ModelMap({**preset, **settings.aliases}, settings.default or None, settings.builtin)
+
+
+class _Gateway(Starlette):
+    """Starlette without its two error middlewares: the router answers every error itself."""
+
+    def build_middleware_stack(self) -> ASGIApp:
+        app: ASGIApp = self.router
+        for middleware, arguments, named in reversed(self.user_middleware):
+            app = middleware(app, *arguments, **named)
+        return app
 
 
 def create_app(config: Config, *, tune: bool = True) -> Starlette:

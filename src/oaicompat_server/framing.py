@@ -145,7 +145,7 @@ class Answer:
         self._streaming = streaming
         self._headers = headers
         self._writes = 0
-        self._starting = anyio.Lock()
+        self._starting: anyio.Event | None = None
         self.started = False
         self.ended = False
 
@@ -164,13 +164,15 @@ class Answer:
                 await anyio.lowlevel.checkpoint()
 
     async def _start(self) -> None:
-        if self.started:
-            return
-        async with self._starting:
-            if not self.started:
-                headers = STREAM_HEADERS + self._headers()
-                await self._send({"type": "http.response.start", "status": 200, "headers": headers})
-                self.started = True
+        """Send the headers once; whoever comes meanwhile waits for them."""
+        if self._starting is None:
+            self._starting = anyio.Event()
+            headers = STREAM_HEADERS + self._headers()
+            await self._send({"type": "http.response.start", "status": 200, "headers": headers})
+            self.started = True
+            self._starting.set()
+        elif not self.started:
+            await self._starting.wait()
 
     async def end(self) -> None:
         """End a streamed reply; a whole one has ended with its body. Raises `RuntimeError` without a frame."""

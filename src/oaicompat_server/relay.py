@@ -7,6 +7,7 @@ the other, and cancellation closes the upstream connection before the credential
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import random
 import secrets
@@ -14,7 +15,6 @@ import time
 from collections.abc import Iterable
 
 import anyio
-import anyio.abc
 import anyio.to_thread
 from msgspec import Struct
 
@@ -85,10 +85,14 @@ class Relay:
 
     async def serve(self, incoming: Incoming, receive: Receive, send: Send) -> None:
         """Answer one request; returns when the answer is sent, or the client has left."""
-        async with anyio.create_task_group() as group:
-            group.start_soon(_cancel_on_leave, receive, group.cancel_scope)
-            await _Session(self, incoming, send, group).run()
-            group.cancel_scope.cancel()
+        with anyio.CancelScope() as scope:
+            session = _Session(self, incoming, send, scope)
+            watcher = asyncio.get_running_loop().create_task(_cancel_on_leave(receive, scope))
+            try:
+                await session.run()
+            finally:
+                watcher.cancel()
+                session.stop()
 
     def target(self, credential: Credential) -> Target:
         """Return where this credential is used."""
@@ -117,18 +121,18 @@ class _Session:
     """The work on one request."""
 
     def __init__(
-        self, relay: Relay, incoming: Incoming, send: Send, group: anyio.abc.TaskGroup
+        self, relay: Relay, incoming: Incoming, send: Send, scope: anyio.CancelScope
     ) -> None:
         self._relay = relay
         self._incoming = incoming
         self._send = send
-        self._group = group
+        self._scope = scope
         self._account = ""
         self._exchange: Exchange | None = None
         self._answer = Answer(send, False, self._headers)
         self._moved = 0.0
         self._deadline = 0.0
-        self._kept_alive = False
+        self._heart: asyncio.Task[None] | None = None
 
     async def run(self) -> None:
         """Do the work and answer; nothing but cancellation comes out of here."""
@@ -248,9 +252,13 @@ class _Session:
         if self._exchange is not None:
             self._keep(self._exchange)
         await self._answer.write(frames)
-        if not self._kept_alive and self._answer.started and not self._answer.ended:
-            self._kept_alive = True
-            self._group.start_soon(self._keep_alive)
+        if self._heart is None and self._answer.started and not self._answer.ended:
+            self._heart = asyncio.get_running_loop().create_task(self._keep_alive())
+
+    def stop(self) -> None:
+        """Stop what runs beside the work."""
+        if self._heart is not None:
+            self._heart.cancel()
 
     async def _keep_alive(self) -> None:
         """Send the dialect's heartbeat whenever the stream was silent for the interval."""
@@ -258,10 +266,14 @@ class _Session:
         while not self._answer.ended and self._exchange is not None:
             wait = self._moved + interval - time.monotonic()
             if wait > 0:
-                await anyio.sleep(wait)
+                await asyncio.sleep(wait)
                 continue
             self._moved = time.monotonic()
-            await self._answer.write(self._exchange.keepalive())
+            try:
+                await self._answer.write(self._exchange.keepalive())
+            except Exception:
+                logger.exception("request %s: no heartbeat", self._incoming.request_id)
+                self._scope.cancel()
 
     async def _fail(self, error: OaicompatError) -> None:
         if self._answer.ended:
