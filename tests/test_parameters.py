@@ -1,7 +1,7 @@
-"""The ledger: every property of a chat request is mapped, noted or refused, and running the decoder proves it.
+"""The ledger: every property of a request is mapped, noted or refused, and running the decoder proves it.
 
-`docs/parameters.md` is written from the table in `tests/support/chat_ledger.py`; after a change there, run this
-module with OAICOMPAT_UPDATE_DOCS=1 in the environment.
+`docs/parameters.md` is written from the tables in `tests/support`, one for each dialect; after a change there,
+run this module with OAICOMPAT_UPDATE_DOCS=1 in the environment.
 """
 
 from __future__ import annotations
@@ -14,9 +14,11 @@ from typing import Any
 
 import msgspec
 import pytest
+from tests.support import responses_ledger
 from tests.support.chat_ledger import BASE, EXTENSIONS, OPENAI, Row
+from tests.support.responses_ledger import RESPONSES
 
-from oaicompat.dialects import chat
+from oaicompat.dialects import Dialect, chat, responses
 from oaicompat.errors import InvalidRequestError
 from oaicompat.messages import Request
 from oaicompat.notes import Notes
@@ -26,22 +28,29 @@ PAGE = ROOT / "docs" / "parameters.md"
 SCHEMAS = ROOT.parent / "shared" / "openai" / "openai_schemas.json"
 
 LEDGER = (*OPENAI, *EXTENSIONS)
+SPOKEN: dict[str, tuple[Dialect, dict[str, Any]]] = {
+    "chat": (chat, BASE),
+    "responses": (responses, responses_ledger.BASE),
+}
+ROWS = [pytest.param("chat", row, id=row.name) for row in LEDGER]
+ROWS += [pytest.param("responses", row, id=f"responses-{row.name}") for row in RESPONSES]
 
-HEAD = """# Parameters of chat completions
+HEAD = """# Parameters
 
-What becomes of every property of a `POST /v1/chat/completions` request. *Mapped*: it reaches the model's
-request. *Noted*: it has no counterpart and is reported in the conversion notes; strict mode refuses it, unless
-it is inert (without effect on the answer). *Refused*: a 400 that names it. `[user]` stands for the kind of an
-array's item.
+What becomes of every property of a `POST /v1/chat/completions` request, and of a Responses request. *Mapped*:
+it reaches the model's request. *Noted*: it has no counterpart and is reported in the conversion notes; strict
+mode refuses it, unless it is inert (without effect on the answer). *Refused*: a 400 that names it. `[user]`
+stands for the kind of an array's item.
 
 This page is generated from the table that the tests prove.
 """
 
 
-def decode(fields: dict[str, Any]) -> tuple[Request, set[tuple[str, bool]]]:
+def decode(fields: dict[str, Any], name: str = "chat") -> tuple[Request, set[tuple[str, bool]]]:
     """Return the request, and the path of each note with whether it is inert."""
     notes = Notes()
-    request = chat.decode_request(msgspec.json.encode(BASE | fields), notes)
+    dialect, base = SPOKEN[name]
+    request = dialect.decode_request(msgspec.json.encode(base | fields), notes)
     return request, {(_plain(note.path), note.inert) for note in notes}
 
 
@@ -54,24 +63,25 @@ def _names(path: str, name: str) -> bool:
     return path == name or path.startswith(f"{name}.")
 
 
-@pytest.mark.parametrize("row", LEDGER, ids=[row.name for row in LEDGER])
-def test_each_property_ends_as_the_ledger_says(row: Row) -> None:
+@pytest.mark.parametrize(("dialect", "row"), ROWS)
+def test_each_property_ends_as_the_ledger_says(dialect: str, row: Row) -> None:
     name = _plain(row.name)
-    without, silent = decode(row.without)
+    without, silent = decode(row.without, dialect)
     if row.outcome == "refused":
         with pytest.raises(InvalidRequestError) as caught:
-            decode(row.fields)
+            decode(row.fields, dialect)
         assert _names(_plain(caught.value.param or ""), name)
         return
-    request, notes = decode(row.fields)
+    request, notes = decode(row.fields, dialect)
     inert = {inert for path, inert in notes - silent if _names(path, name)}
     assert inert == ({"(inert)" in row.text} if row.outcome == "noted" else set())
     assert (request != without) == (row.outcome == "mapped")
 
 
 def test_no_property_stands_in_the_ledger_twice() -> None:
-    names = [row.name for row in LEDGER]
-    assert sorted(set(names)) == sorted(names)
+    for ledger in (LEDGER, RESPONSES):
+        names = [row.name for row in ledger]
+        assert sorted(set(names)) == sorted(names)
 
 
 def test_the_page_shows_the_ledger() -> None:
@@ -83,7 +93,8 @@ def test_the_page_shows_the_ledger() -> None:
 
 def rendered() -> str:
     lines = [HEAD, "## OpenAI's properties\n", *_table(OPENAI), ""]
-    lines += ["## Extensions that clients send\n", *_table(EXTENSIONS)]
+    lines += ["## Extensions that clients send\n", *_table(EXTENSIONS), ""]
+    lines += ["## OpenAI's properties of Responses\n", *_table(RESPONSES)]
     return "\n".join(lines) + "\n"
 
 
@@ -102,6 +113,21 @@ def test_the_ledger_is_complete() -> None:
     missing = {name for name in published if not _covered(name, listed)}
     assert missing == set()
     assert set(listed) - published == set()
+
+
+@pytest.mark.skipif(
+    not SCHEMAS.exists(), reason="OpenAI's published schemas are not beside the checkout"
+)
+def test_the_ledger_of_responses_is_complete() -> None:
+    definitions = msgspec.json.decode(SCHEMAS.read_bytes())["$defs"]
+    published = set(_properties(definitions["CreateResponse"], "", definitions))
+    listed = {row.name: row for row in RESPONSES}
+    assert {name for name in published if not _covered(name, listed)} == set()
+    assert {
+        name
+        for name in listed
+        if name not in published and not any(_below(each, name) for each in published)
+    } == set()
 
 
 def _covered(name: str, listed: dict[str, Row]) -> bool:

@@ -111,6 +111,7 @@ def decode_part(raw: Raw, kind: Any, path: str, notes: Notes) -> Any:
     except InvalidRequestError as error:
         where = f"{path}{_joined(error.param)}"
         message = error.message.replace(f"'{error.param}'", f"'{where}'", 1)
+        message = message.replace("Invalid body:", f"Invalid type for '{path}':", 1)
         raise InvalidRequestError(message, param=where, code=error.code) from error
     notes.extend(replace(note, path=f"{path}{_joined(note.path)}") for note in inner)
     return decoded

@@ -197,8 +197,9 @@ class Reader:
         self._messages.append(Message("user", (Text(f"{_SUMMARY}{sealed.summary}"),), path))
 
     def _trigger(self, item: Item, path: str) -> None:
-        message = "Unsupported value: 'compaction_trigger' items are not supported here."
-        raise InvalidRequestError(message, param=f"{path}.type", code="unsupported_value")
+        where = f"{path}.type"
+        message = f"Unsupported value: '{where}' does not support 'compaction_trigger' here."
+        raise InvalidRequestError(message, param=where, code="unsupported_value")
 
     def _reference(self, item: Item, path: str) -> None:
         raise InvalidRequestError(
