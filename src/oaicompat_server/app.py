@@ -72,7 +72,7 @@ def create_app(config: Config, *, tune: bool = True) -> Starlette:
         yield
         await upstream.aclose()
 
-    app = Starlette(middleware=[Middleware(Gate, access=access)], lifespan=lifespan)
+    app = _Gateway(middleware=[Middleware(Gate, access=access)], lifespan=lifespan)
     # A mount's pattern lets some paths by (`*`, a decoded line end), so our router is what follows no route.
     app.router.default = Router(relay, listing)
     app.state.relay = relay
