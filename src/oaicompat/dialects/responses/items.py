@@ -7,8 +7,10 @@ Responses knows no gaps, and says so in the words clients look for (openai-wire 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import msgspec
+from msgspec import Raw
 
 from oaicompat.dialects.parts import Content, media_parts, read, text_parts
 from oaicompat.dialects.responses.forms import BY_ITEM, FORMS, arguments_of
@@ -21,7 +23,7 @@ from oaicompat.media import normalise, sniff
 from oaicompat.messages import Media, Message, Text, Tool, ToolCall, ToolResult
 from oaicompat.notes import Notes
 from oaicompat.signatures import unseal
-from oaicompat.wire import decode_part
+from oaicompat.wire import decode_part, sound
 from oaicompat.wire_errors import clipped
 
 _SUMMARY = "Summary of the conversation so far:\n\n"
@@ -103,7 +105,7 @@ class Reader:
             name = f"{item.namespace}.{name}"
         arguments = item.input if custom else item.arguments
         if isinstance(arguments, dict):
-            arguments = msgspec.json.encode(arguments).decode()
+            arguments = _checked(arguments, f"{path}.arguments").decode()
         self._add_call(item, name, arguments or "", path, custom=custom)
 
     def _formed_call(self, item: Item, path: str) -> None:
@@ -115,7 +117,7 @@ class Reader:
         held = getattr(item, field)
         if not isinstance(held, dict):
             held = {}
-        plain = msgspec.json.decode(msgspec.json.encode(held))
+        plain = msgspec.json.decode(_checked(held, f"{path}.{field}"))
         carried = self._speaks(path).arguments(item.call_id or item.id or "")
         self._add_call(item, form, arguments_of(form, plain, carried), path)
 
@@ -144,7 +146,8 @@ class Reader:
             | ({"outcome": each.outcome} if each.outcome else {})
             for each in outputs
         ]
-        self._answer(item, (Text(msgspec.json.encode({"output": said}).decode()),), path)
+        text = _checked({"output": said}, f"{path}.output").decode()
+        self._answer(item, (Text(text),), path)
 
     def _search_output(self, item: Item, path: str) -> None:
         where = f"{path}.tools"
@@ -235,6 +238,11 @@ _TAKE: Mapping[str, Callable[[Reader, Item, str], None]] = {
 
 _SAID_ALREADY = ("web_search_call",)
 """Items whose result stands in the answer's text."""
+
+
+def _checked(value: Mapping[str, Any], path: str) -> bytes:
+    """Return a value that holds untyped JSON as JSON; raises `InvalidRequestError` where that is not sound."""
+    return bytes(sound(Raw(msgspec.json.encode(value)), path))
 
 
 def _required(value: str | None, path: str) -> str:
