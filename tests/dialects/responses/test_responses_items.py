@@ -256,3 +256,11 @@ def test_a_failure_closes_what_is_open_and_ends_the_stream_once() -> None:
     ]
     assert encoder.fail(OaicompatError("again")) == []
     assert encoder.keepalive() == []
+
+
+def test_calls_and_images_made_while_thinking_come_back_as_such() -> None:
+    image = {"inlineData": {"mimeType": "image/png", "data": "iVBORw0KGgo="}, "thought": True}
+    parts = [{"functionCall": {"name": "f", "args": {}}, "thought": True}, image]
+    request = client.follow_up(answered(parts), model=NEWEST)
+    body = oaicompat.openai_to_gemini(request, dialect="responses").body
+    assert body["contents"][1]["parts"][0] == parts[0]
