@@ -19,6 +19,8 @@ from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
 import msgspec
 from msgspec import Meta, Struct, structs
 
+from oaicompat.errors import InvalidRequestError
+from oaicompat.providers.gemini.endpoints import Target
 from oaicompat_server.secret import Secret
 
 AuthMode = Literal["auto", "off", "strict", "all_except_health"]
@@ -184,8 +186,20 @@ def load(
                 dotted.split("."), value, f"flag --{dotted.split('.')[-1].replace('_', '-')}"
             )
     config = merged.convert()
+    _check_addresses(config)
     warnings = _permission_warnings(found, merged.inline_secret)
     return Loaded(_with_credentials(config, environ, merged), found, warnings)
+
+
+def _check_addresses(config: Config) -> None:
+    addresses = {"upstream.base_url": config.upstream.base_url}
+    for number, credential in enumerate(config.credentials):
+        addresses[f"credentials[{number}].base_url"] = credential.base_url
+    for name, address in addresses.items():
+        try:
+            Target(base_url=address)
+        except InvalidRequestError:
+            raise ConfigError(f"{name}: must be http(s)://host[:port] and nothing more") from None
 
 
 def _find_file(path: str | os.PathLike[str] | None, environ: Mapping[str, str]) -> Path | None:

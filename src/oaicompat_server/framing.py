@@ -138,41 +138,64 @@ async def refuse(
 
 
 class Answer:
-    """Writes the reply to one request: holds the headers back until the first frame, then frames as asked."""
+    """Writes the reply to one request: holds the headers back until the first frame, then frames as asked.
+
+    Several calls may write at once. Their frames go out in the order in which they came: whoever finds
+    another writing leaves its frames to that one, and waits until they are out.
+    """
 
     def __init__(self, send: Send, streaming: bool, headers: Callable[[], Headers]) -> None:
         self._send = send
         self._streaming = streaming
         self._headers = headers
         self._writes = 0
-        self._starting: anyio.Event | None = None
+        self._outbox: list[bytes] = []
+        self._writing = False
+        self._written: anyio.Event | None = None
         self.started = False
         self.ended = False
 
     async def write(self, frames: Sequence[Frame]) -> None:
         """Send frames in one write; of an answer that is not streamed, the one frame is the whole body."""
-        data = sse_bytes(frames) if self._streaming else b""
         if not self._streaming:
             for frame in frames:
                 self.started = self.ended = True
                 await send_body(self._send, 200, [JSON_TYPE, *self._headers()], frame.data)
-        elif data:
-            await self._start()
+            return
+        data = sse_bytes(frames)
+        if not data:
+            return
+        self._outbox.append(data)
+        if self._writing:
+            await self._others()
+            return
+        self._writing = True
+        try:
+            await self._empty()
+        finally:
+            self._writing = False
+            if self._written is not None:
+                self._written.set()
+                self._written = None
+
+    async def _others(self) -> None:
+        """Wait until what others write is out."""
+        if self._written is None:
+            self._written = anyio.Event()
+        await self._written.wait()
+
+    async def _empty(self) -> None:
+        if not self.started:
+            self.started = True
+            headers = STREAM_HEADERS + self._headers()
+            await self._send({"type": "http.response.start", "status": 200, "headers": headers})
+        while self._outbox:
+            data = b"".join(self._outbox)
+            self._outbox.clear()
             await self._send({"type": "http.response.body", "body": data, "more_body": True})
             self._writes += 1
             if self._writes % _CHECKPOINT_EVERY == 0:
                 await anyio.lowlevel.checkpoint()
-
-    async def _start(self) -> None:
-        """Send the headers once; whoever comes meanwhile waits for them."""
-        if self._starting is None:
-            self._starting = anyio.Event()
-            headers = STREAM_HEADERS + self._headers()
-            await self._send({"type": "http.response.start", "status": 200, "headers": headers})
-            self.started = True
-            self._starting.set()
-        elif not self.started:
-            await self._starting.wait()
 
     async def end(self) -> None:
         """End a streamed reply; a whole one has ended with its body. Raises `RuntimeError` without a frame."""
@@ -180,6 +203,8 @@ class Answer:
             raise RuntimeError("the exchange is over and gave no frame")
         if not self.ended:
             self.ended = True
+            if self._writing:
+                await self._others()
             await self._send({"type": "http.response.body", "body": b"", "more_body": False})
 
     async def fail(self, error: OaicompatError, frames: Sequence[Frame]) -> None:

@@ -46,6 +46,8 @@ from oaicompat_server.upstream import BODY_CAP, Upstream
 
 _PARSE_IN_THREAD = 4 * 1024 * 1024
 _PARSERS = 2
+_CALLS_AT_ONCE = 8
+"""Upstream calls of one request that may run together: it was admitted as one."""
 
 logger = logging.getLogger("oaicompat")
 
@@ -184,10 +186,12 @@ class _Session:
     async def _all(self, exchange: Exchange, calls: Iterable[Call]) -> None:
         """Run several calls at once; the first failure cancels the others and is the answer's."""
         failures: list[Exception] = []
+        places = anyio.Semaphore(_CALLS_AT_ONCE)
 
         async def one(call: Call) -> None:
             try:
-                await self._call(exchange, call)
+                async with places:
+                    await self._call(exchange, call)
             except Exception as failure:
                 failures.append(failure)
                 group.cancel_scope.cancel()

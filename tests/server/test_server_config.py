@@ -196,3 +196,20 @@ def test_documented_settings_are_the_settings(tmp_path: Path) -> None:
             if default not in ("", None):
                 wanted = list(default) if isinstance(default, tuple) else default
                 assert tomllib.loads(f"x = {shown}")["x"] == wanted, name
+
+
+@pytest.mark.parametrize("address", ["https://user:hunter2@x.com", "x.com", "https://x.com/v1?k=1"])
+def test_an_address_that_is_more_than_a_host_is_refused_unquoted(
+    address: str, tmp_path: Path
+) -> None:
+    for name, text in (
+        ("upstream.base_url", f'[upstream]\nbase_url = "{address}"\n'),
+        ("credentials[0].base_url", f'[[credentials]]\nkey = "k"\nbase_url = "{address}"\n'),
+    ):
+        path = tmp_path / "config.toml"
+        path.write_text(text)
+        path.chmod(0o600)
+        with pytest.raises(ConfigError) as caught:
+            load(path, environ={})
+        assert str(caught.value).startswith(name)
+        assert "hunter2" not in str(caught.value)

@@ -512,3 +512,24 @@ def test_pooled_connections_do_not_outlive_a_half_read_answer(served: Gateway) -
         [Head(status=500, length=200_000), Body(b"x" * 200_000), Finish(), Close()]
     )
     assert ask(served).status == 200
+
+
+@pytest.mark.parametrize("script", ["long:3 #script:cut-after:1", "long:3 #script:error-after:1"])
+def test_nothing_follows_the_error_of_one_of_several_calls(served: Gateway, script: str) -> None:
+    for _ in range(5):
+        served.relay.pool.reset()
+        asked = {"model": "gemini-3.1-pro-preview", "n": 6}
+        reply = ask(served, f"#script:{script}", stream=True, **asked)
+        if reply.status == 200:
+            wrong = [number for number, event in enumerate(reply.events) if "error" in event]
+            assert wrong == [len(reply.events) - 1]
+
+
+def test_the_calls_of_one_request_do_not_all_run_at_once(served: Gateway) -> None:
+    before = len(generations(served))
+    reply = ask(served, "#script:slow:60", model="gemini-3.1-pro-preview", n=20)
+    assert reply.status == 200
+    assert len(reply.json["choices"]) == 20
+    arrived = sorted(each.arrived for each in generations(served)[before:])
+    assert len(arrived) == 20
+    assert arrived[8] - arrived[0] > 0.05
