@@ -12,10 +12,12 @@ from oaicompat_server.framing import Answer, Message
 @pytest.mark.parametrize("slow", ["http.response.start", "http.response.body"])
 def test_frames_of_several_writers_keep_their_order(slow: str) -> None:
     sent: list[Message] = []
+    begun: list[Message] = []
 
     async def send(message: Message) -> None:
-        if message["type"] == slow:
-            await anyio.sleep(0.01)
+        if message["type"] == slow and message["type"] not in [each["type"] for each in begun]:
+            begun.append(message)
+            await anyio.sleep(0.02)
         sent.append(message)
 
     async def write() -> None:
