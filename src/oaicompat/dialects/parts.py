@@ -11,9 +11,10 @@ from typing import Annotated, Literal, assert_never
 
 from msgspec import Meta, Raw, Struct
 
+from oaicompat.dialects.markdown import split_images as split_images
 from oaicompat.errors import InvalidRequestError
 from oaicompat.media import AUDIO_FORMATS, FILES_API, Inline, classify, mime_of, normalise, sniff
-from oaicompat.messages import Media, Part, Refusal, Text
+from oaicompat.messages import Media, Refusal, Text
 from oaicompat.notes import Notes
 from oaicompat.wire import given
 from oaicompat.wire_errors import clipped, listed
@@ -305,33 +306,3 @@ def _video(video: VideoUrl | str, path: str, notes: Notes) -> Media:
 def _missing(path: str) -> InvalidRequestError:
     message = f"Missing required parameter: '{path}'."
     return InvalidRequestError(message, param=path, code="missing_required_parameter")
-
-
-MARK = "](data:image/"
-_LONGEST_ALT = 1000
-
-
-def split_images(text: str, path: str) -> tuple[Part, ...]:
-    """Split a text of the model's at Markdown images with data URIs.
-
-    Earlier answers show images so; sent back as text they would be megabytes of tokens (gateway section 2.4).
-    """
-    if MARK not in text:
-        return (Text(text),)
-    parts: list[Part] = []
-    start = at = 0
-    while (found := text.find(MARK, at)) >= 0:
-        at = found + len(MARK)
-        opening = text.rfind("![", max(start, found - _LONGEST_ALT), found)
-        closing = text.find(")", at)
-        if closing < 0:
-            break
-        if opening < 0:
-            continue
-        if opening > start:
-            parts.append(Text(text[start:opening]))
-        parts.append(linked(text[found + 2 : closing], path))
-        start = at = closing + 1
-    if start < len(text):
-        parts.append(Text(text[start:]))
-    return tuple(parts)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import Any
 
 import msgspec
@@ -341,15 +342,27 @@ def test_fields_that_answers_come_with_are_taken() -> None:
 
 def test_images_shown_as_markdown_are_images_again() -> None:
     text = f"a ![x](data:image/png;base64,{PNG}) b ![y](data:image/png;base64,{PNG})"
-    parts = assistant_parts(content=text)
-    assert [part.text if isinstance(part, Text) else type(part) for part in parts] == [
+    [message], notes = decode(answer(content=text))
+    assert [part.text if isinstance(part, Text) else type(part) for part in message.parts] == [
         *("a ", Media, " b ", Media),
+    ]
+    assert [(note.path, note.action, note.inert) for note in notes] == [
+        ("messages[0].content", "rewritten", True)
     ]
 
 
 @pytest.mark.parametrize(
     "text",
-    ["](data:image/png;base64,AAAA)", "![x](data:image/png;base64,AAAA", "![x](https://a.b/c.png)"],
+    [
+        "](data:image/png;base64,AAAA)",
+        "![x](data:image/png;base64,AAAA",
+        "![x](https://a.b/c.png)",
+        "Use ![logo](data:image/png;base64,...) in README",
+        "![s](data:image/svg+xml;utf8,<svg/>)",
+        "![x](data:image/png;base64,AAAA)",
+        f"in code: `![x](data:image/png;base64,{PNG})`",
+        f"```\n![x](data:image/png;base64,{PNG})\n```",
+    ],
 )
 def test_what_only_looks_like_an_image_stays_text(text: str) -> None:
     assert assistant_parts(content=text) == (Text(text),)
@@ -499,7 +512,8 @@ def test_a_carrier_signs_images_shown_and_listed() -> None:
     ):
         described = [signatures.describe(Text("a"), "a"), signatures.describe(image, text)]
         google = signatures.carrier([each for each in described if each], "vertex")
-        [message] = clean(answer(content=content, images=images, extra_content={"google": google}))
+        sent = answer(content=content, images=images, extra_content={"google": google})
+        [message], _ = decode(sent)
         assert message.parts[0] == Text("a")
         assert getattr(message.parts[1], "signature", None) == Signature("s", "vertex")
 
@@ -512,3 +526,36 @@ def test_a_changed_text_voids_the_carrier() -> None:
 
 def test_two_user_turns_in_a_row_stay_two() -> None:
     assert len(clean(USER, USER)) == 2
+
+
+def test_histories_are_read_in_time_that_grows_with_them() -> None:
+    def history(size: int) -> tuple[dict[str, Any], ...]:
+        calls = [
+            {"id": f"c{number}", "type": "function", "function": {"name": "f", "arguments": "{}"}}
+            for number in range(size)
+        ]
+        details = [
+            {"type": "reasoning.encrypted", "data": f"s{number}", "id": f"c{number}"}
+            for number in range(size)
+        ]
+        results = [{"role": "tool", "tool_call_id": f"c{n}", "content": ""} for n in range(size)]
+        text = "](data:image/" * size + ")"
+        return (USER, answer(content=text, tool_calls=calls, reasoning_details=details), *results)
+
+    def seconds(size: int) -> float:
+        asked = history(size)
+        began = time.process_time()
+        decode(*asked)
+        return time.process_time() - began
+
+    assert min(seconds(4000) for _ in range(3)) < 12 * min(seconds(500) for _ in range(3))
+
+
+def test_a_result_for_the_call_of_an_older_turn_names_its_id() -> None:
+    def called(name: str) -> dict[str, Any]:
+        call = {"id": name, "type": "function", "function": {"name": "f", "arguments": "{}"}}
+        return {"role": "assistant", "tool_calls": [call]}
+
+    result = {"role": "tool", "tool_call_id": "a", "content": ""}
+    error = refused(USER, called("a"), result, called("b"), result)
+    assert (error.param, error.code) == ("messages[4].tool_call_id", "invalid_value")

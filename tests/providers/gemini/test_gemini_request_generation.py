@@ -253,3 +253,16 @@ def test_a_sound_format_nobody_can_write_is_refused() -> None:
     with pytest.raises(InvalidRequestError) as caught:
         config(audio=AudioOutput("alloy", "opus"))
     assert caught.value.param == "audio.format"
+
+
+def test_a_limit_beyond_what_the_service_can_hold_is_refused_by_the_clients_name() -> None:
+    spelling = {"max_output_tokens": "max_tokens"}
+    request = Request(
+        "gemini-2.5-flash",
+        (Message("user", (Text("x"),)),),
+        sampling=Sampling(max_output_tokens=2**31),
+        spelling=spelling,
+    )
+    with pytest.raises(InvalidRequestError) as caught:
+        encode_request(request, GEMINI_API, Notes())
+    assert (caught.value.param, caught.value.code) == ("max_tokens", "integer_above_max_value")

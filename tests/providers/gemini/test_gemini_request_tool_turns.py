@@ -304,13 +304,37 @@ def test_arguments_keep_their_bytes() -> None:
     assert f'"args":{text}'.encode() in encode_request(request, GEMINI_API, Notes()).body
 
 
-@pytest.mark.parametrize("text", ["[]", "null", "1", '"x"', "{", '{"a":1} x', DEEP, "\ud800"])
-def test_arguments_that_are_no_object_are_refused(text: str) -> None:
+@pytest.mark.parametrize(
+    "text",
+    ["[]", "null", "1", '"x"', '{"a": "unfin', '{"a":1} x', '{"a":NaN}', '{"a":1e400}', DEEP],
+)
+def test_arguments_that_are_no_object_do_not_lock_an_agent_out_of_its_history(text: str) -> None:
     path = "messages[1].tool_calls[0]"
     call = Message("assistant", (ToolCall("a", "f", text, path=path),))
+    contents, notes = sent(ASK, call, result("a", "x"))
+    assert contents[1]["parts"][0]["functionCall"]["args"] == {"_raw": text}
+    assert notes == [(path, "approximated")]
+
+
+def test_arguments_that_are_not_unicode_are_refused() -> None:
+    path = "messages[1].tool_calls[0]"
+    call = Message("assistant", (ToolCall("a", "f", "\ud800", path=path),))
     with pytest.raises(InvalidRequestError) as caught:
         sent(ASK, call, result("a", "x"))
     assert (caught.value.status, caught.value.param) == (400, path)
+
+
+def test_a_result_behind_other_words_is_moved_with_a_note() -> None:
+    between = Message("user", (Text("mid"),), "messages[2]")
+    contents, notes = sent(ASK, calls("a"), between, result("a", "x", index=3))
+    assert outputs(contents[2]) == ["x"]
+    assert contents[3]["parts"] == [{"text": "mid"}]
+    assert notes == [("messages[3]", "approximated")]
+
+
+def test_a_result_with_a_number_no_service_can_hold_is_sent_as_text() -> None:
+    contents, _ = sent(ASK, calls("a"), result("a", '{"a":1e400}'))
+    assert outputs(contents[2]) == ['{"a":1e400}']
 
 
 def test_a_custom_call_in_history_goes_back_as_its_one_property() -> None:

@@ -8,7 +8,7 @@ signature goes back twice.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 import msgspec
 from msgspec import Struct
@@ -70,28 +70,35 @@ def signed(parts: Sequence[Part], message: AssistantMessage) -> list[Part]:
     for source in (_details, _blocks, _in_ids):
         if any(getattr(part, "signature", None) for part in signing):
             break
-        for call_id, signature in source(message):
-            _sign(signing, call_id, signature)
+        _sign(signing, source(message))
     return signing
 
 
-def _sign(parts: list[Part], call_id: str | None, signature: Signature) -> None:
-    """Put a signature on the call it names; one that names none on the first call, else the last text."""
-    if any(getattr(part, "signature", None) == signature for part in parts):
-        return
-    calls = [at for at, part in enumerate(parts) if isinstance(part, ToolCall)]
-    if call_id:
-        places = [at for at in calls if getattr(parts[at], "id", "") == call_id]
-    else:
-        places = calls[:1] or _last_text(parts)
-    for at in places:
-        _put(parts, at, signature)
+def _sign(parts: list[Part], found: Iterable[Found]) -> None:
+    """Put each signature on the call it names; one that names none on the first call, else the last text."""
+    unsigned: dict[str, list[int]] = {}
+    first: list[int] = []
+    for at, part in enumerate(parts):
+        if isinstance(part, ToolCall):
+            unsigned.setdefault(part.id, []).append(at)
+            first = first or [at]
+    first = first or _last_text(parts)
+    used: set[Signature] = set()
+    for call_id, signature in found:
+        if signature in used:
+            continue
+        for at in unsigned.pop(call_id, ()) if call_id else first:
+            if _put(parts, at, signature):
+                used.add(signature)
 
 
-def _put(parts: list[Part], at: int, signature: Signature) -> None:
+def _put(parts: list[Part], at: int, signature: Signature) -> bool:
+    """Sign a part that has no signature yet; tell whether it was done."""
     part = parts[at]
-    if isinstance(part, (ToolCall, Text)) and part.signature is None:
-        parts[at] = replace(part, signature=signature)
+    if not isinstance(part, (ToolCall, Text)) or part.signature is not None:
+        return False
+    parts[at] = replace(part, signature=signature)
+    return True
 
 
 def _last_text(parts: Sequence[Part]) -> list[int]:

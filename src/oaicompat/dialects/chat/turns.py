@@ -7,6 +7,7 @@ each place a client may have kept them (mappings section 1.1).
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Sequence
 
 from oaicompat import signatures
@@ -58,25 +59,55 @@ def read_messages(messages: Sequence[ChatMessage], notes: Notes) -> tuple[Messag
     )
 
 
+class _Calls:
+    """The calls of one turn of the model, and which of them wait for a result; every question is O(1)."""
+
+    def __init__(self) -> None:
+        self.names: dict[str, str] = {}
+        self._waiting: deque[str] = deque()
+        self._waiting_by_name: dict[str, deque[str]] = {}
+        self._answered: set[str] = set()
+
+    def add(self, call: ToolCall) -> None:
+        self.names[call.id] = call.name
+        self._waiting.append(call.id)
+        self._waiting_by_name.setdefault(call.name, deque()).append(call.id)
+
+    def first(self, name: str | None = None) -> str | None:
+        """Return the id of the first call that waits, of those to one function where `name` is given."""
+        waiting = self._waiting if name is None else self._waiting_by_name.get(name, deque())
+        while waiting and waiting[0] in self._answered:
+            waiting.popleft()
+        return waiting[0] if waiting else None
+
+    def answer(self, call_id: str) -> str:
+        """Mark a call as answered; return its function's name."""
+        self._answered.add(call_id)
+        return self.names[call_id]
+
+
 class _Reader:
-    """Reads messages in order, knowing the calls made so far."""
+    """Reads messages in order, knowing the calls that may be answered now: those of the last model turn."""
 
     def __init__(self, notes: Notes) -> None:
         self.notes = notes
-        self.names: dict[str, str] = {}
-        self.open: list[ToolCall] = []
+        self.calls = _Calls()
+        self.speaking = False
 
     def message(self, index: int, message: ChatMessage, path: str) -> Message:
         if message.cache_control:
             note_caching(message, path, self.notes)
+        if isinstance(message, AssistantMessage):
+            self._note_name(message.name, path)
+            parts = self._assistant(index, message, path)
+            self._spoke(parts)
+            return Message("assistant", parts, path)
+        self.speaking = False
         where = f"{path}.content"
         match message:
             case UserMessage():
                 self._note_name(message.name, path)
                 return Message("user", media_parts(message.content, where, self.notes), path)
-            case AssistantMessage():
-                self._note_name(message.name, path)
-                return Message("assistant", self._assistant(index, message, path), path)
             case ToolMessage():
                 call_id, name = self._answered(message.tool_call_id, path)
                 return self._result(call_id, name or message.name, message.content, path)
@@ -86,6 +117,15 @@ class _Reader:
             case SystemMessage():
                 self._note_name(message.name, path)
                 return Message("system", text_parts(message.content, where, self.notes), path)
+
+    def _spoke(self, parts: Sequence[Part]) -> None:
+        """Take what the model said: neighbouring messages are one turn, and empty ones are none."""
+        if parts and not self.speaking:
+            self.calls = _Calls()
+            self.speaking = True
+        for part in parts:
+            if isinstance(part, ToolCall):
+                self.calls.add(part)
 
     def _note_name(self, name: str | None, path: str) -> None:
         if name:
@@ -98,16 +138,14 @@ class _Reader:
     def _answered(self, given_id: str | None, path: str) -> tuple[str, str | None]:
         """Find the call a result belongs to; some clients send empty ids, which pair by position."""
         call_id = (given_id or "").partition(IN_ID)[0]
-        if not call_id and self.open:
-            call_id = self.open[0].id
-        if call_id not in self.names:
+        call_id = call_id or self.calls.first() or ""
+        if call_id not in self.calls.names:
             message = (
-                "Invalid parameter: messages with role 'tool' must answer one of the 'tool_calls' of an "
-                f"earlier message; '{clipped(call_id)}' is none of them."
+                "Invalid parameter: messages with role 'tool' must answer one of the 'tool_calls' of the "
+                f"assistant's turn before them; '{clipped(call_id)}' is none of them."
             )
             raise InvalidRequestError(message, param=f"{path}.tool_call_id", code="invalid_value")
-        self.open = [call for call in self.open if call.id != call_id]
-        return call_id, self.names[call_id]
+        return call_id, self.calls.answer(call_id)
 
     def _legacy_answered(self, name: str | None, path: str) -> tuple[str, str]:
         if not name:
@@ -115,13 +153,12 @@ class _Reader:
             raise InvalidRequestError(
                 message, param=f"{path}.name", code="missing_required_parameter"
             )
-        for call in self.open:
-            if call.name == name:
-                self.open.remove(call)
-                return call.id, name
+        call_id = self.calls.first(name)
+        if call_id is not None:
+            return call_id, self.calls.answer(call_id)
         message = (
-            "Invalid parameter: messages with role 'function' must answer a 'function_call' of an "
-            f"earlier message; '{clipped(name)}' was not called."
+            "Invalid parameter: messages with role 'function' must answer a 'function_call' of the "
+            f"assistant's turn before them; '{clipped(name)}' was not called."
         )
         raise InvalidRequestError(message, param=f"{path}.name", code="invalid_value")
 
@@ -147,7 +184,7 @@ class _Reader:
         for part in read(message.content, f"{path}.content", self.notes):
             if isinstance(part, Text):
                 if part.text:
-                    parts += split_images(part.text, f"{path}.content")
+                    parts += split_images(part.text, f"{path}.content", self.notes)
             else:
                 parts.append(part)
         return parts
@@ -192,10 +229,6 @@ class _Reader:
             minted = f"{MINTED}{index}_0"
             where = f"{path}.function_call"
             calls.append(ToolCall(minted, legacy.name, legacy.arguments or "", path=where))
-        for call in calls:
-            self.names[call.id] = call.name
-        if calls:
-            self.open = calls[:]
         return calls
 
     def _restored(

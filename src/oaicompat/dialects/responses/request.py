@@ -82,7 +82,7 @@ def decode_request(body: bytes, notes: Notes) -> Request:
         service_tier=wire.service_tier,
         metadata=wire.metadata,
         stream=bool(wire.stream),
-        include_usage=True,
+        include_usage=bool(wire.stream_options and wire.stream_options.include_usage),
         spelling=SPELLED,
     )
 

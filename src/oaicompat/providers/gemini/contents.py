@@ -43,6 +43,9 @@ class UserTurn:
     def add(self, message: Message, context: Context) -> None:
         for part in message.parts:
             if isinstance(part, ToolResult):
+                if self.parts:
+                    why = "the result is sent before what stands between it and its call"
+                    context.notes.approximated(part.path or message.path, why)
                 self.results.append(part)
             elif (encoded := encode_part(part, message.path, context)) is not None:
                 self.parts.append(encoded)
@@ -62,7 +65,7 @@ def encode_conversation(context: Context) -> Conversation:
     turns = _turns(messages, context)
     if not turns:
         where = context.request.spelled("messages")
-        raise InvalidRequestError("The request has no messages.", param=where)
+        raise InvalidRequestError("The messages have no content.", param=where)
     return Conversation(_system(leading, context), _contents(turns, context))
 
 

@@ -17,6 +17,7 @@ from oaicompat.providers.gemini.profiles import Profile, profile
 
 EMPTY_OBJECT = Raw(b"{}")
 _decode_raw = msgspec.json.Decoder(Raw).decode
+_decode_any = msgspec.json.Decoder().decode
 
 
 class EncodeOptions(Struct, frozen=True):
@@ -58,9 +59,12 @@ def target_profile(request: Request, target: Target) -> Profile:
 
 
 def json_object(text: str) -> Raw | None:
-    """Return the JSON text as it stands if it is one valid JSON object, else `None`."""
+    """Return the JSON text as it stands if it is one object of values that JSON can hold, else `None`."""
     try:
         raw = _decode_raw(text)
+        if bytes(raw)[:1] != b"{":
+            return None
+        _decode_any(raw)
     except (msgspec.MsgspecError, ValueError, RecursionError):
         return None
-    return raw if bytes(raw)[:1] == b"{" else None
+    return raw

@@ -25,6 +25,9 @@ _DEFAULT_TEMPERATURE = 1
 _NOTHING = GenerationConfig()
 
 
+_INT32 = 2**31 - 1
+
+
 def encode_generation(
     context: Context, candidates: int | None, thinking: ThinkingConfig | None
 ) -> GenerationConfig | None:
@@ -42,7 +45,7 @@ def encode_generation(
         top_p=sampling.top_p,
         top_k=sampling.top_k,
         candidate_count=_candidate_count(context, candidates),
-        max_output_tokens=sampling.max_output_tokens,
+        max_output_tokens=_limit(context),
         stop_sequences=_stop(context),
         seed=_seed(context),
         presence_penalty=_penalty(context, "presence_penalty", sampling.presence_penalty),
@@ -128,6 +131,19 @@ def _penalty(context: Context, name: str, value: float | None) -> float | None:
         context.notes.clamped(path, f"the model takes penalties up to {PENALTY_BELOW_2}")
         return PENALTY_BELOW_2
     return value
+
+
+def _limit(context: Context) -> int | None:
+    limit = context.request.sampling.max_output_tokens
+    if limit is not None and limit > _INT32:
+        name = context.request.spelled("max_output_tokens")
+        raise InvalidRequestError(
+            f"Invalid '{name}': integer above maximum value. Expected a value <= {_INT32}, "
+            f"but got {limit} instead.",
+            param=name,
+            code="integer_above_max_value",
+        )
+    return limit
 
 
 def _logprobs(context: Context) -> bool:

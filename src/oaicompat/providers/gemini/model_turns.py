@@ -12,6 +12,7 @@ from msgspec import Raw
 
 from oaicompat.errors import InvalidRequestError
 from oaicompat.messages import MINTED, Code, CodeResult, Message, ServerTool, Thought, ToolCall
+from oaicompat.notes import Notes
 from oaicompat.providers.gemini.context import EMPTY_OBJECT, Context, json_object
 from oaicompat.providers.gemini.parts import encode_part, usable_signature
 from oaicompat.providers.gemini.schema import FunctionCall, Part
@@ -56,7 +57,7 @@ class ModelTurn:
             signature = SENTINEL
         self.calls.append(SentCall(call, wire_id))
         name = context.upstream_name(call.name)
-        sent = FunctionCall(name, encode_arguments(call), wire_id or None)
+        sent = FunctionCall(name, encode_arguments(call, context.notes), wire_id or None)
         if signature is None and not call.thought:
             return Part(function_call=sent)
         return Part(function_call=sent, thought=call.thought or None, thought_signature=signature)
@@ -78,24 +79,28 @@ def _is_ours(thought: Thought, message: Message) -> bool:
     )
 
 
-def encode_arguments(call: ToolCall) -> Raw:
+def encode_arguments(call: ToolCall, notes: Notes) -> Raw:
     """Return a call's arguments as the JSON object Gemini takes.
 
     Arguments travel as the bytes the client sent, after one validating decode; none at all are `{}`
-    (mappings B24). The text of a free-text tool is its one property. Raises `InvalidRequestError`, param
-    the call's path, for anything else.
+    (mappings B24). The text of a free-text tool is its one property. What is not one JSON object, as an
+    answer that was cut leaves it, is kept whole under `_raw` with a note: an agent cannot change its history.
     """
+    if call.custom:
+        return _wrapped("input", call)
+    if not call.arguments or call.arguments.isspace():
+        return EMPTY_OBJECT
+    arguments = json_object(call.arguments)
+    if arguments is not None:
+        return arguments
+    notes.approximated(call.path, "the arguments are not one JSON object; sent as text under _raw")
+    return _wrapped("_raw", call)
+
+
+def _wrapped(name: str, call: ToolCall) -> Raw:
     try:
-        if call.custom:
-            return Raw(msgspec.json.encode({"input": call.arguments}))
-        if not call.arguments or call.arguments.isspace():
-            return EMPTY_OBJECT
-        arguments = json_object(call.arguments)
+        return Raw(msgspec.json.encode({name: call.arguments}))
     except UnicodeEncodeError:
-        arguments = None
-    if arguments is None:
         raise InvalidRequestError(
-            f"Invalid arguments of the call to {call.name[:64]!r}: they must be one JSON object.",
-            param=call.path or None,
-        )
-    return arguments
+            "The arguments of a call hold text that is not valid Unicode.", param=call.path or None
+        ) from None

@@ -202,7 +202,7 @@ def profile(model: str, backend: Backend) -> Profile:
         multiple_candidates=age < ((4, 0) if on_vertex else (3, 0)) and not image,
         penalties=age < ((3, 0) if on_vertex else (2, 5)),
         logprobs=on_vertex or age < (2, 5),
-        logprobs_streamed=not on_vertex and age < (2, 5),
+        logprobs_streamed=not on_vertex and age < (2, 0),
         prefill=sampled,
         samples=sampled,
         tools_with_json=age >= (3, 0),
