@@ -45,15 +45,19 @@ class Notes:
         self.side = side
 
     def dropped(self, path: str, reason: str, *, inert: bool = False) -> None:
+        """Note that a field was left out; `inert` where that changes nothing in the answer."""
         self._add(path, "dropped", reason, inert)
 
     def clamped(self, path: str, reason: str) -> None:
+        """Note that a value was moved into the range that is possible."""
         self._add(path, "clamped", reason)
 
     def rewritten(self, path: str, reason: str, *, inert: bool = False) -> None:
+        """Note that something is said in another way that means the same."""
         self._add(path, "rewritten", reason, inert)
 
     def approximated(self, path: str, reason: str) -> None:
+        """Note that something is said as nearly as it can be, and not quite means the same."""
         self._add(path, "approximated", reason)
 
     def extend(self, notes: Iterable[Note]) -> None:

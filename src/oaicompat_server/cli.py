@@ -185,17 +185,15 @@ async def _check_credentials(config: Config) -> int:
     for entry in config.credentials:
         credential = Credential.of(entry)
         try:
-            found = await fetch_models(upstream, _target(config, credential), credential)
+            found = await fetch_models(
+                upstream, credential.target(config.upstream.base_url), credential
+            )
             print(f"credential {credential.account}: works ({len(found)} models)")
         except OaicompatError as error:
             failed += 1
             print(f"credential {credential.account}: fails: {error.message}")
     await upstream.aclose()
     return 1 if failed else 0
-
-
-def _target(config: Config, credential: Credential) -> Target:
-    return Target(base_url=credential.base_url or config.upstream.base_url)
 
 
 def _models(options: argparse.Namespace) -> int:
@@ -215,7 +213,9 @@ async def _print_models(config: Config) -> int:
     try:
         for credential in map(Credential.of, config.credentials):
             try:
-                found = await fetch_models(upstream, _target(config, credential), credential)
+                found = await fetch_models(
+                    upstream, credential.target(config.upstream.base_url), credential
+                )
             except OaicompatError as error:
                 reason = error.message
                 continue

@@ -13,6 +13,7 @@ from collections.abc import Collection, Sequence
 from msgspec import Struct
 
 from oaicompat.errors import UpstreamError
+from oaicompat.providers.gemini.endpoints import Target
 from oaicompat_server.config import CredentialSettings
 from oaicompat_server.secret import Secret
 
@@ -46,6 +47,10 @@ class Credential(Struct, frozen=True):
     def account(self) -> str:
         """Return the name shown in `X-Account-Email`: the label, else a fingerprint of the key."""
         return self.label or f"key-{self.secret.fingerprint()}"
+
+    def target(self, base_url: str) -> Target:
+        """Return where this credential is used: at its own address, else at `base_url`."""
+        return Target(base_url=self.base_url or base_url)
 
     @classmethod
     def of(cls, settings: CredentialSettings) -> Credential:

@@ -98,7 +98,7 @@ class Relay:
 
     def target(self, credential: Credential) -> Target:
         """Return where this credential is used."""
-        return Target(base_url=credential.base_url or self.config.upstream.base_url)
+        return credential.target(self.config.upstream.base_url)
 
     async def exchange(self, incoming: Incoming) -> Exchange:
         """Decode the request, in a thread when it is big; raises `InvalidRequestError`."""
