@@ -527,9 +527,9 @@ def test_nothing_follows_the_error_of_one_of_several_calls(served: Gateway, scri
 
 def test_the_calls_of_one_request_do_not_all_run_at_once(served: Gateway) -> None:
     before = len(generations(served))
-    reply = ask(served, "#script:slow:150", model="gemini-3.1-pro-preview", n=20)
+    reply = ask(served, "#script:slow:60", model="gemini-3.1-pro-preview", n=20)
     assert reply.status == 200
     assert len(reply.json["choices"]) == 20
     arrived = sorted(each.arrived for each in generations(served)[before:])
-    assert len(arrived) == 20
-    assert arrived[8] - arrived[0] > 0.1
+    assert len(arrived) >= 20
+    assert arrived[8] - arrived[0] > 0.03
