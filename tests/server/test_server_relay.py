@@ -525,11 +525,16 @@ def test_nothing_follows_the_error_of_one_of_several_calls(served: Gateway, scri
             assert wrong == [len(reply.events) - 1]
 
 
-def test_the_calls_of_one_request_do_not_all_run_at_once(served: Gateway) -> None:
-    before = len(generations(served))
-    reply = ask(served, "#script:slow:60", model="gemini-3.1-pro-preview", n=20)
-    assert reply.status == 200
-    assert len(reply.json["choices"]) == 20
-    arrived = sorted(each.arrived for each in generations(served)[before:])
-    assert len(arrived) >= 20
-    assert arrived[8] - arrived[0] > 0.03
+def test_the_calls_of_one_request_do_not_all_run_at_once() -> None:
+    with gateway() as served:
+        reply = ask(served, "#script:slow:60", model="gemini-3.1-pro-preview", n=20)
+        assert reply.status == 200
+        assert len(reply.json["choices"]) == 20
+        calls = generations(served)
+        assert wait_until(lambda: all(call.ended_at for call in calls), 2)
+    open_together = max(
+        sum(other.arrived <= call.arrived < (other.ended_at or 0) for other in calls)
+        for call in calls
+    )
+    # The simulator notes an end a moment after the gateway has the last byte and begins the next call.
+    assert 2 <= open_together <= 14
