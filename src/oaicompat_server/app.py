@@ -16,11 +16,12 @@ from starlette.types import ASGIApp
 
 from oaicompat.models import PRESETS, ModelMap
 from oaicompat_server.auth import Gate, plan_access
-from oaicompat_server.config import Config, ConfigError
+from oaicompat_server.config import ConfigError
 from oaicompat_server.credentials import Credential, Pool
 from oaicompat_server.listing import ModelList
 from oaicompat_server.relay import Relay
 from oaicompat_server.routes import Router
+from oaicompat_server.settings import Config
 from oaicompat_server.upstream import Upstream
 
 _GC_THRESHOLD = 50_000

@@ -25,12 +25,13 @@ from oaicompat.exchange import Exchange
 from oaicompat.providers.gemini.endpoints import Target
 from oaicompat_server.app import create_app, model_map
 from oaicompat_server.auth import is_loopback, plan_access
-from oaicompat_server.config import Config, ConfigError, CredentialSettings, Loaded, load
+from oaicompat_server.config import ConfigError, Loaded, load
 from oaicompat_server.credentials import Credential
 from oaicompat_server.listing import fetch_models
 from oaicompat_server.logs import set_up
 from oaicompat_server.secret import Secret
 from oaicompat_server.serving import bind, loop_factory, make_server
+from oaicompat_server.settings import Config, CredentialSettings
 from oaicompat_server.upstream import Upstream
 
 _NO_CREDENTIALS = """no credentials. Three ways to go on:

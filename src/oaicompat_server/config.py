@@ -1,4 +1,4 @@
-"""The gateway's settings: what they are called, their defaults, and how three sources merge into one value.
+"""How file, environment and flags merge into one value of the settings.
 
 One rule: a setting that cannot be honoured stops the start with its place and the nearest valid name;
 nothing is ignored. Priority rises from file over environment to flags. Nothing here opens a socket.
@@ -14,118 +14,19 @@ import sys
 import tomllib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
+from typing import Any, get_args, get_origin, get_type_hints
 
 import msgspec
-from msgspec import Meta, Struct, structs
+from msgspec import Struct, structs
 
 from oaicompat.errors import InvalidRequestError
 from oaicompat.providers.gemini.endpoints import Target
 from oaicompat_server.secret import Secret
-
-AuthMode = Literal["auto", "off", "strict", "all_except_health"]
-Seconds = Annotated[float, Meta(gt=0)]
-Count = Annotated[int, Meta(ge=1)]
+from oaicompat_server.settings import Config, CredentialSettings
 
 
 class ConfigError(Exception):
     """A setting that cannot be honoured; the text is for the person who wrote it and holds no secret."""
-
-
-class _Section(Struct, frozen=True, forbid_unknown_fields=True):
-    """A table of the file."""
-
-
-class ServerSettings(_Section, frozen=True):
-    """`[server]`: where to listen and how much to take."""
-
-    host: str = "127.0.0.1"
-    port: Annotated[int, Meta(ge=0, le=65535)] = 8045
-    max_in_flight: Count = 2048
-    queue: Annotated[int, Meta(ge=0)] = 256
-    queue_wait: Seconds = 2.0
-    body_limit: Count = 110 * 1024 * 1024
-    check_hosts: bool = True
-    allowed_hosts: tuple[str, ...] = ()
-    allowed_origins: tuple[str, ...] = ()
-    insecure: bool = False
-
-
-class AuthSettings(_Section, frozen=True):
-    """`[auth]`: who may call."""
-
-    mode: AuthMode = "auto"
-    keys: tuple[Secret, ...] = ()
-
-
-class UpstreamSettings(_Section, frozen=True):
-    """`[upstream]`: whom to call, how long to wait (seconds), how often to try."""
-
-    base_url: str = ""
-    http: Literal["fast", "httpcore"] = "fast"
-    connect_timeout: Seconds = 5.0
-    first_byte_timeout: Seconds = 300.0
-    idle_timeout: Seconds = 120.0
-    total_timeout: Seconds = 600.0
-    total_timeout_stream: Seconds = 3600.0
-    attempts: Annotated[int, Meta(ge=1, le=3)] = 3
-    max_idle: Annotated[int, Meta(ge=0)] = 64
-    idle_expiry: Seconds = 60.0
-
-
-class ModelSettings(_Section, frozen=True):
-    """`[models]`: which name calls which model, and what the list shows."""
-
-    aliases: dict[str, str] = {}
-    default: str = ""
-    preset: str = ""
-    builtin: bool = True
-    list_upstream: bool = True
-
-
-class HeaderSettings(_Section, frozen=True):
-    """`[headers]`: what replies tell about themselves."""
-
-    account: bool = True
-    notes: bool = True
-
-
-class RequestSettings(_Section, frozen=True):
-    """`[request]`: how requests are taken."""
-
-    strict: bool = False
-
-
-class AnswerSettings(_Section, frozen=True):
-    """`[answer]`: how answers are dressed where OpenAI's wire leaves a choice."""
-
-    images: Literal["list", "markdown"] = "list"
-    code: Literal["carrier", "fenced"] = "carrier"
-    thoughts: bool | None = None
-    keepalive: Seconds = 15.0
-
-
-class CredentialSettings(_Section, frozen=True):
-    """`[[credentials]]`: one Gemini API key, written here or fetched from a variable or a file."""
-
-    key: Secret = Secret("")
-    key_env: str = ""
-    key_file: str = ""
-    label: str = ""
-    base_url: str = ""
-
-
-class Config(_Section, frozen=True):
-    """All settings, complete and checked."""
-
-    server: ServerSettings = ServerSettings()
-    auth: AuthSettings = AuthSettings()
-    upstream: UpstreamSettings = UpstreamSettings()
-    models: ModelSettings = ModelSettings()
-    headers: HeaderSettings = HeaderSettings()
-    request: RequestSettings = RequestSettings()
-    answer: AnswerSettings = AnswerSettings()
-    credentials: tuple[CredentialSettings, ...] = ()
 
 
 class Loaded(Struct, frozen=True):

@@ -14,8 +14,8 @@ from msgspec import Struct
 
 from oaicompat.errors import UpstreamError
 from oaicompat.providers.gemini.endpoints import Target
-from oaicompat_server.config import CredentialSettings
 from oaicompat_server.secret import Secret
+from oaicompat_server.settings import CredentialSettings
 
 REFUSED = frozenset({"credential"})
 """The causes that take a credential out until the settings are loaded again."""

@@ -19,8 +19,8 @@ from oaicompat.models import ModelMap
 from oaicompat.providers.gemini.endpoints import Target, models_url
 from oaicompat.providers.gemini.endpoints import headers as endpoint_headers
 from oaicompat.providers.gemini.errors import decode_error
-from oaicompat_server.config import Config
 from oaicompat_server.credentials import Credential, Pool
+from oaicompat_server.settings import Config
 from oaicompat_server.upstream import Upstream
 
 _FRESH_SECONDS = 300.0

@@ -30,7 +30,6 @@ from oaicompat.retry import RetryPolicy
 from oaicompat.supplies import Supplies
 from oaicompat_server.admission import Admission
 from oaicompat_server.attempts import Attempts
-from oaicompat_server.config import Config
 from oaicompat_server.credentials import REFUSED, Credential, Pool
 from oaicompat_server.framing import (
     Answer,
@@ -41,6 +40,7 @@ from oaicompat_server.framing import (
     header_value,
     notes_header,
 )
+from oaicompat_server.settings import Config
 from oaicompat_server.store import SignatureStore
 from oaicompat_server.upstream import BODY_CAP, Upstream
 

@@ -37,10 +37,10 @@ from oaicompat_server.framing import (
 from oaicompat_server.listing import ModelList
 from oaicompat_server.relay import Incoming, Relay, internal_error
 
-DIALECT_ROUTES: Mapping[str, str] = {"/chat/completions": "chat"}
+DIALECT_ROUTES: Mapping[str, str] = {"/chat/completions": "chat", "/responses": "responses"}
 """The dialect behind each route that takes a request; a new one is one line."""
 
-_PLANNED = frozenset({"/responses", "/completions", "/embeddings"})
+_PLANNED = frozenset({"/completions", "/embeddings"})
 _KNOWN = frozenset({*DIALECT_ROUTES, *_PLANNED, "/models", "/models/detect"})
 _HEALTH = frozenset({"/healthz", "/health", "/readyz"})
 _STACKED = "/chat/completions"

@@ -16,7 +16,6 @@ from typing import Protocol
 from urllib.parse import urlsplit
 
 from oaicompat.errors import UpstreamError, UpstreamProtocolError
-from oaicompat_server.config import UpstreamSettings
 from oaicompat_server.connection import (
     Connection,
     Outgoing,
@@ -27,6 +26,7 @@ from oaicompat_server.connection import (
 )
 from oaicompat_server.http11 import Http11Connection
 from oaicompat_server.httpcore_connection import own_connection
+from oaicompat_server.settings import UpstreamSettings
 
 ERROR_BODY_CAP = 64 * 1024
 BODY_CAP = 128 * 1024 * 1024

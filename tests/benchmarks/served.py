@@ -9,9 +9,9 @@ import asyncio
 import sys
 
 from oaicompat_server.app import create_app
-from oaicompat_server.config import Config, CredentialSettings, UpstreamSettings
 from oaicompat_server.secret import Secret
 from oaicompat_server.serving import bind, loop_factory, make_server
+from oaicompat_server.settings import Config, CredentialSettings, UpstreamSettings
 
 
 async def serve(upstream_port: int) -> None:

@@ -19,8 +19,8 @@ import pytest
 from tests.clients.conftest import absent
 from tests.support.gateway import Gateway, gateway
 
-from oaicompat_server.config import AuthSettings, Config
 from oaicompat_server.secret import Secret
+from oaicompat_server.settings import AuthSettings, Config
 from oaicompat_server.simulator import running
 
 pytestmark = pytest.mark.clients

@@ -12,8 +12,8 @@ import openai
 import pytest
 from tests.support.gateway import Gateway, gateway
 
-from oaicompat_server.config import AuthSettings, Config, RequestSettings
 from oaicompat_server.secret import Secret
+from oaicompat_server.settings import AuthSettings, Config, RequestSettings
 from oaicompat_server.simulator import Body, Finish, Head, running
 
 pytestmark = pytest.mark.clients

@@ -18,9 +18,10 @@ from oaicompat_server.auth import (
     plan_access,
     presented_key,
 )
-from oaicompat_server.config import AuthMode, AuthSettings, Config, ConfigError, ServerSettings
+from oaicompat_server.config import ConfigError
 from oaicompat_server.framing import Headers, Message, Receive, Scope, Send
 from oaicompat_server.secret import Secret
+from oaicompat_server.settings import AuthMode, AuthSettings, Config, ServerSettings
 
 _SERVER = ("127.0.0.1", 8045)
 _GOOD = [(b"host", b"127.0.0.1:8045")]

@@ -17,10 +17,10 @@ import pytest
 from msgspec import Struct
 
 from oaicompat.errors import UpstreamError
-from oaicompat_server.config import UpstreamSettings
 from oaicompat_server.http11 import Http11Connection
 from oaicompat_server.network import AsyncioBackend
 from oaicompat_server.reply import HEAD_BYTES, ReplyParser
+from oaicompat_server.settings import UpstreamSettings
 from oaicompat_server.upstream import Upstream
 
 OK = b"HTTP/1.1 200 OK\r\n"

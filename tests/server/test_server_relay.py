@@ -17,7 +17,7 @@ import pytest
 from msgspec import structs
 from tests.support.gateway import Gateway, gateway
 
-from oaicompat_server.config import (
+from oaicompat_server.settings import (
     AnswerSettings,
     Config,
     HeaderSettings,

@@ -13,10 +13,10 @@ import pytest
 from msgspec import structs
 from tests.support.gateway import Gateway, gateway
 
-from oaicompat_server.config import AuthSettings, Config, ModelSettings, ServerSettings
 from oaicompat_server.framing import request_id_of
 from oaicompat_server.routes import Route, resolve
 from oaicompat_server.secret import Secret
+from oaicompat_server.settings import AuthSettings, Config, ModelSettings, ServerSettings
 
 CHAT = {"model": "gpt-4o", "messages": [{"role": "user", "content": "hello"}]}
 CONFIG = Config(
@@ -166,7 +166,7 @@ def test_unknown_paths_are_json_404_that_name_the_routes(served: Gateway) -> Non
     for method, path in (
         ("POST", "/v1/x"),
         ("GET", "/"),
-        ("POST", "/v1/responses"),
+        ("POST", "/v1/embeddings"),
         ("DELETE", "/v1/x"),
     ):
         status, _, body = ask(served, method, path, {} if method == "POST" else None)

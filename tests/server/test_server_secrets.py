@@ -11,9 +11,9 @@ from collections.abc import Iterator
 import pytest
 from tests.support.gateway import Gateway, gateway
 
-from oaicompat_server.config import AuthSettings, Config, CredentialSettings, UpstreamSettings
 from oaicompat_server.logs import SafeFormatter, set_up
 from oaicompat_server.secret import Secret
+from oaicompat_server.settings import AuthSettings, Config, CredentialSettings, UpstreamSettings
 
 UPSTREAM_KEYS = (
     "AIzaSentinelOfTheFirstCredential0001",

@@ -8,8 +8,8 @@ import openai
 import pytest
 from tests.support.gateway import Gateway, gateway
 
-from oaicompat_server.config import AuthSettings, Config
 from oaicompat_server.secret import Secret
+from oaicompat_server.settings import AuthSettings, Config
 
 TOOLS: Any = [{"type": "function", "function": {"name": "look", "parameters": {"type": "object"}}}]
 ASK = "#script:tool-then-text"

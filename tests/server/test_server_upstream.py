@@ -15,7 +15,7 @@ import pytest
 from msgspec import Struct, structs
 
 from oaicompat.errors import UpstreamError, UpstreamProtocolError
-from oaicompat_server.config import UpstreamSettings
+from oaicompat_server.settings import UpstreamSettings
 from oaicompat_server.simulator import (
     Body,
     Close,

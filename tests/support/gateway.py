@@ -21,10 +21,10 @@ from msgspec import structs
 
 from oaicompat_server.app import create_app
 from oaicompat_server.auth import App
-from oaicompat_server.config import Config, CredentialSettings, ServerSettings, UpstreamSettings
 from oaicompat_server.guard import Limits
 from oaicompat_server.secret import Secret
 from oaicompat_server.serving import Server, bind, loop_factory, make_server
+from oaicompat_server.settings import Config, CredentialSettings, ServerSettings, UpstreamSettings
 from oaicompat_server.simulator import Simulator, running
 
 
