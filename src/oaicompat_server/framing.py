@@ -11,7 +11,7 @@ import re
 import secrets
 import time
 from collections.abc import Awaitable, Callable, Iterable, MutableMapping, Sequence
-from typing import Any
+from typing import Any, Protocol
 
 import anyio
 
@@ -135,6 +135,28 @@ async def refuse(
                 break
             dropped += len(message.get("body", b""))
     await send({"type": "http.response.body", "body": b"", "more_body": False})
+
+
+class Reply(Protocol):
+    """Where the frames of one answer go; `started` once something was sent, `ended` when all was."""
+
+    @property
+    def started(self) -> bool: ...
+
+    @property
+    def ended(self) -> bool: ...
+
+    async def write(self, frames: Sequence[Frame]) -> None:
+        """Send frames; of an answer that is not streamed, the one frame is the whole body."""
+        ...
+
+    async def end(self) -> None:
+        """End what was streamed. Raises `RuntimeError` where no frame was written."""
+        ...
+
+    async def fail(self, error: OaicompatError, frames: Sequence[Frame]) -> None:
+        """Send an error: `frames` say it in-band where something was sent before."""
+        ...
 
 
 class Answer:

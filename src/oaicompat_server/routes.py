@@ -36,6 +36,7 @@ from oaicompat_server.framing import (
 )
 from oaicompat_server.listing import ModelList
 from oaicompat_server.relay import Incoming, Relay, internal_error
+from oaicompat_server.session import serve
 
 DIALECT_ROUTES: Mapping[str, str] = {"/chat/completions": "chat", "/responses": "responses"}
 """The dialect behind each route that takes a request; a new one is one line."""
@@ -172,7 +173,7 @@ class Router:
         dialect = DIALECT_ROUTES[context.route.suffix]
         owner = context.scope.get(OWNER, "")
         incoming = Incoming(dialect, body, context.request_id, context.started, owner)
-        await self._relay.serve(incoming, context.receive, context.send)
+        await serve(self._relay, incoming, context.receive, context.send)
 
     async def _body(self, context: _Context) -> bytes:
         limit = self._relay.config.server.body_limit

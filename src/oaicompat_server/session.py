@@ -1,0 +1,252 @@
+"""Drives one exchange for one request: admission, credential, upstream, retries, the client's leaving.
+
+One rule: until the first frame is written everything can be tried again; afterwards nothing is, and a
+failure is told in-band. One task owns the work, another watches the client; whichever ends first cancels
+the other, and cancellation closes the upstream connection before the credential is used again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+import time
+from collections.abc import Callable, Iterable
+from functools import partial
+
+import anyio
+
+from oaicompat.errors import OaicompatError, UpstreamError
+from oaicompat.events import Frame
+from oaicompat.exchange import Call, Exchange
+from oaicompat.providers.gemini.endpoints import headers as endpoint_headers
+from oaicompat_server.attempts import Attempts
+from oaicompat_server.credentials import REFUSED, Credential
+from oaicompat_server.framing import (
+    Answer,
+    Headers,
+    Receive,
+    Reply,
+    Send,
+    common_headers,
+    header_value,
+    notes_header,
+)
+from oaicompat_server.recall import Recall, StoredRecall
+from oaicompat_server.relay import Incoming, Relay, internal_error
+from oaicompat_server.upstream import BODY_CAP
+
+_CALLS_AT_ONCE = 8
+"""Upstream calls of one request that may run together: it was admitted as one."""
+
+Opening = Callable[[bool, Callable[[], Headers]], Reply]
+"""Begins a reply: whether it is streamed, and what gives its headers once they are needed."""
+
+logger = logging.getLogger("oaicompat")
+
+
+async def serve(relay: Relay, incoming: Incoming, receive: Receive, send: Send) -> None:
+    """Answer one HTTP request; returns when the answer is sent, or the client has left."""
+    recall = StoredRecall(relay.signatures, incoming.owner)
+    with anyio.CancelScope() as scope:
+        session = Session(relay, incoming, recall, partial(Answer, send), scope)
+        watcher = asyncio.get_running_loop().create_task(_cancel_on_leave(receive, scope))
+        try:
+            await session.run()
+        finally:
+            watcher.cancel()
+            session.stop()
+
+
+class Session:
+    """The work on one request.
+
+    `recall` finds and keeps what belongs to its client, `opening` begins the reply, and `scope` is cancelled
+    where a reply can no longer be written.
+    """
+
+    def __init__(
+        self,
+        relay: Relay,
+        incoming: Incoming,
+        recall: Recall,
+        opening: Opening,
+        scope: anyio.CancelScope,
+    ) -> None:
+        self._relay = relay
+        self._incoming = incoming
+        self._recall = recall
+        self._opening = opening
+        self._scope = scope
+        self._account = ""
+        self._exchange: Exchange | None = None
+        self._reply = opening(False, self._headers)
+        self._moved = 0.0
+        self._deadline = 0.0
+        self._heart: asyncio.Task[None] | None = None
+
+    async def run(self) -> None:
+        """Do the work and answer; nothing but cancellation comes out of here."""
+        try:
+            self._exchange = exchange = await self._relay.exchange(self._incoming)
+            await self._supply(exchange)
+            self._reply = self._opening(exchange.streaming, self._headers)
+            async with self._relay.admission:
+                await self._within_deadline(exchange)
+        except OaicompatError as error:
+            await self._fail(error)
+        except Exception:
+            logger.exception(
+                "request %s failed by a fault of the gateway", self._incoming.request_id
+            )
+            await self._fail(internal_error(self._incoming.request_id))
+
+    async def _supply(self, exchange: Exchange) -> None:
+        """Give the exchange what it wants from outside."""
+        while wanted := exchange.needs():
+            exchange.supply(await self._recall.find(wanted))
+
+    async def _within_deadline(self, exchange: Exchange) -> None:
+        settings = self._relay.config.upstream
+        total = settings.total_timeout_stream if exchange.streaming else settings.total_timeout
+        self._deadline = time.monotonic() + total
+        with anyio.move_on_after(total) as scope:
+            while calls := exchange.calls():
+                if len(calls) == 1:
+                    await self._call(exchange, calls[0])
+                else:
+                    await self._all(exchange, calls)
+        if scope.cancelled_caught:
+            raise UpstreamError(
+                "The request took longer than allowed.", status=504, cause="network"
+            )
+        await self._reply.end()
+
+    async def _all(self, exchange: Exchange, calls: Iterable[Call]) -> None:
+        """Run several calls at once; the first failure cancels the others and is the answer's."""
+        failures: list[Exception] = []
+        places = anyio.Semaphore(_CALLS_AT_ONCE)
+
+        async def one(call: Call) -> None:
+            try:
+                async with places:
+                    await self._call(exchange, call)
+            except Exception as failure:
+                failures.append(failure)
+                group.cancel_scope.cancel()
+
+        async with anyio.create_task_group() as group:
+            for call in calls:
+                group.start_soon(one, call)
+        if failures:
+            raise failures[0]
+
+    async def _call(self, exchange: Exchange, call: Call) -> None:
+        """Run one call to its end, over as many attempts as the rules allow."""
+        relay = self._relay
+        attempts = Attempts(
+            relay.pool, relay.policy, call.model, deadline=self._deadline, jitter=random.random
+        )
+        while True:
+            credential = attempts.next(time.monotonic())
+            try:
+                await self._attempt(exchange, call, credential, attempts.sentinel)
+            except UpstreamError as error:
+                if error.cause in REFUSED:
+                    logger.warning("credential %s is out: %s", credential.account, error.message)
+                attempts.failed(time.monotonic(), error)
+                if exchange.call_committed(call) or self._reply.ended:
+                    raise
+                delay = attempts.delay(time.monotonic())
+                if delay:
+                    await anyio.sleep(delay)
+            else:
+                attempts.succeeded(time.monotonic())
+                return
+
+    async def _attempt(
+        self, exchange: Exchange, call: Call, credential: Credential, sentinel: bool
+    ) -> None:
+        relay = self._relay
+        target = relay.target(credential)
+        request = exchange.begin_attempt(call, target, sentinel=sentinel)
+        self._account = credential.account
+        lines = endpoint_headers(target, credential.secret.reveal())
+        limit = None if exchange.streaming else BODY_CAP
+        relay.leases += 1
+        try:
+            async with relay.upstream.open(request, lines, limit) as response:
+                exchange.receive_head(call, response.status, response.headers)
+                async for data in response:
+                    frames = exchange.feed(call, data)
+                    if frames:
+                        await self._write(frames)
+                    if exchange.failed is not None:
+                        break
+            await self._write(exchange.close(call))
+            failure = exchange.failure(call)
+            if failure is not None:
+                raise failure
+        finally:
+            relay.leases -= 1
+
+    async def _write(self, frames: tuple[Frame, ...]) -> None:
+        self._moved = time.monotonic()
+        effects = self._exchange.effects() if self._exchange is not None else ()
+        if effects:
+            await self._recall.keep(effects)
+        await self._reply.write(frames)
+        if self._heart is None and self._reply.started and not self._reply.ended:
+            self._heart = asyncio.get_running_loop().create_task(self._keep_alive())
+
+    def stop(self) -> None:
+        """Stop what runs beside the work."""
+        if self._heart is not None:
+            self._heart.cancel()
+
+    async def _keep_alive(self) -> None:
+        """Send the dialect's heartbeat whenever the stream was silent for the interval."""
+        interval = self._relay.config.answer.keepalive
+        while not self._reply.ended and self._exchange is not None:
+            wait = self._moved + interval - time.monotonic()
+            if wait > 0:
+                await asyncio.sleep(wait)
+                continue
+            self._moved = time.monotonic()
+            try:
+                await self._reply.write(self._exchange.keepalive())
+            except Exception:
+                logger.exception("request %s: no heartbeat", self._incoming.request_id)
+                self._scope.cancel()
+
+    async def _fail(self, error: OaicompatError) -> None:
+        if self._reply.ended:
+            return
+        frames: tuple[Frame, ...] = ()
+        if self._exchange is not None:
+            try:
+                frames = self._exchange.fail(error)
+            except Exception:
+                logger.exception("request %s: its error has no frames", self._incoming.request_id)
+        await self._reply.fail(error, frames)
+
+    def _headers(self) -> Headers:
+        headers = common_headers(self._incoming.request_id, self._incoming.started)
+        shown = self._relay.config.headers
+        exchange = self._exchange
+        if exchange is not None:
+            headers.append((b"x-mapped-model", header_value(exchange.model)))
+            notes = notes_header(exchange.notes) if shown.notes else b""
+            if notes:
+                headers.append((b"x-oaicompat-notes", notes))
+        if self._account and shown.account:
+            headers.append((b"x-account-email", header_value(self._account)))
+        return headers
+
+
+async def _cancel_on_leave(receive: Receive, scope: anyio.CancelScope) -> None:
+    while True:
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            scope.cancel()
+            return
