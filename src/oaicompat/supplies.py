@@ -11,20 +11,36 @@ from collections.abc import Iterator, Mapping, Sequence
 from msgspec import Struct
 from msgspec.structs import replace
 
+from oaicompat.events import Frame
 from oaicompat.messages import Media, Message, Part, Signature, ToolCall, ToolResult
 
 
+class Item(Struct, frozen=True):
+    """One item of a stored conversation: its id, and the JSON of the whole item."""
+
+    id: str
+    body: bytes
+
+
 class Needs(Struct, frozen=True):
-    """What is wanted: signatures by call id, media by URL. False when nothing is."""
+    """What is wanted: signatures by call id, media by URL, stored things by id. False when nothing is.
+
+    `responses` are continued: their items and those of all they continue; `conversations` likewise.
+    """
 
     signatures: tuple[str, ...] = ()
     media: tuple[str, ...] = ()
+    responses: tuple[str, ...] = ()
+    conversations: tuple[str, ...] = ()
+    items: tuple[str, ...] = ()
 
     def __bool__(self) -> bool:
-        return bool(self.signatures or self.media)
+        return bool(
+            self.signatures or self.media or self.responses or self.conversations or self.items
+        )
 
     def without(self, asked: set[str]) -> Needs:
-        """Return what of it was not asked before, each once."""
+        """Return what of the signatures and media was not asked before, each once."""
         return Needs(
             tuple(dict.fromkeys(each for each in self.signatures if each not in asked)),
             tuple(dict.fromkeys(each for each in self.media if each not in asked)),
@@ -32,10 +48,16 @@ class Needs(Struct, frozen=True):
 
 
 class Supplies(Struct, frozen=True):
-    """What was found: signatures by call id; media by URL, as (MIME type, base64)."""
+    """What was found: signatures by call id; media by URL, as (MIME type, base64); stored things by id.
+
+    The items of `responses` and `conversations` are all there are, oldest first.
+    """
 
     signatures: Mapping[str, Signature] = {}
     media: Mapping[str, tuple[str, str]] = {}
+    responses: Mapping[str, tuple[Item, ...]] = {}
+    conversations: Mapping[str, tuple[Item, ...]] = {}
+    items: Mapping[str, Item] = {}
 
 
 class RememberSignature(Struct, frozen=True, tag=True):
@@ -45,7 +67,28 @@ class RememberSignature(Struct, frozen=True, tag=True):
     signature: Signature
 
 
-Effect = RememberSignature
+class KeepResponse(Struct, frozen=True, tag=True):
+    """Keep a response; one with `store` false only as long as the connection it was asked on.
+
+    `body` is the Response object, `input` what its request added to what it continues (`previous`,
+    `conversation`: ids, empty where there is none), `output` its items, `frames` all events it consists of so
+    far. `running` tells that it has only begun; the whole one follows. `failed` that it did not succeed.
+    """
+
+    id: str
+    created: int
+    body: bytes
+    input: tuple[Item, ...] = ()
+    output: tuple[Item, ...] = ()
+    previous: str = ""
+    conversation: str = ""
+    frames: tuple[Frame, ...] = ()
+    store: bool = True
+    running: bool = False
+    failed: bool = False
+
+
+Effect = RememberSignature | KeepResponse
 
 
 def needs(messages: Sequence[Message], *, media: bool) -> Needs:

@@ -10,7 +10,7 @@ import time
 from collections.abc import Iterable
 from typing import Protocol
 
-from oaicompat.supplies import Effect, Needs, Supplies
+from oaicompat.supplies import Effect, Needs, RememberSignature, Supplies
 from oaicompat_server.store import SignatureStore
 
 
@@ -41,6 +41,7 @@ class StoredRecall:
     async def keep(self, effects: Iterable[Effect]) -> None:
         """Keep what an answer leaves."""
         for effect in effects:
-            self._signatures.remember(
-                self._owner, effect.call_id, effect.signature, time.monotonic()
-            )
+            if isinstance(effect, RememberSignature):
+                self._signatures.remember(
+                    self._owner, effect.call_id, effect.signature, time.monotonic()
+                )

@@ -14,6 +14,7 @@ from typing import Protocol
 from msgspec import Struct
 
 from oaicompat.events import Frame
+from oaicompat.supplies import Item
 from oaicompat_server.store.signatures import SignatureStore
 
 __all__ = [
@@ -25,13 +26,6 @@ __all__ = [
     "StoreError",
     "StoredResponse",
 ]
-
-
-class Item(Struct, frozen=True):
-    """One item of a conversation: its id and the JSON of the whole item."""
-
-    id: str
-    body: bytes
 
 
 class StoredResponse(Struct, frozen=True):
