@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 import oaicompat
-from oaicompat import AnswerOptions, Call, Exchange, Options, Supplies, Target
+from oaicompat import AnswerOptions, Call, Exchange, Options, RememberSignature, Supplies, Target
 from oaicompat.errors import OaicompatError, UpstreamError
 from oaicompat.messages import Signature
 
@@ -217,7 +217,7 @@ def test_missing_signatures_are_needed_once_and_kept_after_the_answer() -> None:
     called = {"functionCall": {"id": "n1", "name": "f", "args": {}}, "thoughtSignature": "bmV3"}
     whole(exchange, started, answer(called))
     (effect,) = exchange.effects()
-    assert (effect.call_id, effect.signature) == ("n1", Signature("bmV3", "gemini"))
+    assert effect == RememberSignature("n1", Signature("bmV3", "gemini"))
     assert exchange.effects() == ()
 
 

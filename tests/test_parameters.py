@@ -18,10 +18,11 @@ from tests.support import responses_ledger
 from tests.support.chat_ledger import BASE, EXTENSIONS, OPENAI, Row
 from tests.support.responses_ledger import RESPONSES
 
-from oaicompat.dialects import Dialect, chat, responses
+from oaicompat.dialects import Decoded, Dialect, chat, responses
 from oaicompat.errors import InvalidRequestError
 from oaicompat.messages import Request
 from oaicompat.notes import Notes
+from oaicompat.supplies import Supplies
 
 ROOT = Path(__file__).parents[1]
 PAGE = ROOT / "docs" / "parameters.md"
@@ -50,8 +51,10 @@ def decode(fields: dict[str, Any], name: str = "chat") -> tuple[Request, set[tup
     """Return the request, and the path of each note with whether it is inert."""
     notes = Notes()
     dialect, base = SPOKEN[name]
-    request = dialect.decode_request(msgspec.json.encode(base | fields), notes)
-    return request, {(_plain(note.path), note.inert) for note in notes}
+    decoded = dialect.decode(msgspec.json.encode(base | fields), notes, "")
+    if not isinstance(decoded, Decoded):
+        decoded = decoded.complete(Supplies())
+    return decoded.request, {(_plain(note.path), note.inert) for note in notes}
 
 
 def _plain(path: str) -> str:

@@ -30,7 +30,7 @@ from oaicompat.models import BUILTIN, PRESETS, ModelMap
 from oaicompat.notes import Note, Notes
 from oaicompat.providers.gemini.endpoints import GEMINI_API, Target
 from oaicompat.retry import RetryPolicy
-from oaicompat.supplies import Needs, Supplies
+from oaicompat.supplies import Item, KeepResponse, Needs, RememberSignature, Supplies
 
 __all__ = [
     "BUILTIN",
@@ -42,6 +42,8 @@ __all__ = [
     "Exchange",
     "Frame",
     "InvalidRequestError",
+    "Item",
+    "KeepResponse",
     "MappedCall",
     "MappedStream",
     "ModelMap",
@@ -52,6 +54,7 @@ __all__ = [
     "OaicompatError",
     "Options",
     "PoolExhaustedError",
+    "RememberSignature",
     "RetryPolicy",
     "Supplies",
     "Target",

@@ -2,9 +2,9 @@
 
 The transport asks `needs` until it is empty, then for every call that is due: `begin_attempt`, send,
 `receive_head`, `feed` each piece of the body, `close`; `calls` names what is due next and is empty when the
-answer is whole. The first frame a call returns commits it: before, an error may be answered with another
-attempt, which is encoded anew for its target and sees nothing of the one that failed; afterwards a failure
-ends the answer in band.
+answer is whole; `conclude` gives what then is left. The first frame a call returns commits it: before, an
+error may be answered with another attempt, which is encoded anew for its target and sees nothing of the one
+that failed; afterwards a failure ends the answer in band.
 """
 
 from __future__ import annotations
@@ -17,23 +17,12 @@ from typing import Any
 from msgspec import Struct
 from msgspec.structs import replace
 
-from oaicompat.dialects import AnswerContext, AnswerOptions, Encoder
-from oaicompat.dialects.registry import decode_request, find_dialect
+from oaicompat.answering import Answering
+from oaicompat.dialects import AnswerContext, AnswerOptions, Decoded, Keep, Pending
+from oaicompat.dialects.registry import decode, find_dialect
 from oaicompat.errors import OaicompatError, UnsupportedFeatureError
-from oaicompat.events import (
-    Completed,
-    Delta,
-    Event,
-    Failed,
-    Finished,
-    Folder,
-    Frame,
-    Metered,
-    Opened,
-    PartStart,
-    Usage,
-)
-from oaicompat.messages import Backend, Request, Signature, ToolCall
+from oaicompat.events import Frame, Usage
+from oaicompat.messages import Backend, Request
 from oaicompat.models import BUILTIN, ModelMap
 from oaicompat.notes import Note, Notes
 from oaicompat.providers.gemini.candidate import Reading
@@ -41,8 +30,8 @@ from oaicompat.providers.gemini.endpoints import Target, generate_url
 from oaicompat.providers.gemini.parameters import client_parameter
 from oaicompat.providers.gemini.profiles import profile
 from oaicompat.providers.gemini.request import Encoded, EncodeOptions, encode_request
-from oaicompat.strands import Strand, failure
-from oaicompat.supplies import Effect, Needs, RememberSignature, Supplies, needs, supplied
+from oaicompat.strands import Strand
+from oaicompat.supplies import Effect, Needs, Supplies, needs, supplied
 from oaicompat.wire import as_bytes
 
 CANDIDATES = 8
@@ -53,13 +42,15 @@ class Options(Struct, frozen=True):
     """What a configuration changes: the dress of answers, additions to requests, who fetches media.
 
     `fetch_media` makes https media a need, so that the transport downloads them; `fast` copies plain text
-    from upstream as the JSON it came as.
+    from upstream as the JSON it came as. `keep` tells which responses the transport can keep: none, those that
+    are to be stored, or all.
     """
 
     answer: AnswerOptions = AnswerOptions()
     encode: EncodeOptions = EncodeOptions()
     fetch_media: bool = False
     fast: bool = True
+    keep: Keep = ""
 
 
 class Call(Struct, frozen=True):
@@ -82,8 +73,10 @@ class Exchange:
 
     `body` is bytes, text or a mapping; `created` Unix seconds; `new_id` returns a token unique to this answer
     (without it ids derive from the upstream's response id); `strict` refuses what would be dropped or
-    approximated; `streaming` overrules what the body says; `backend` is the one the calls are likely for.
-    Raises `InvalidRequestError`, and `ValueError` for a dialect there is not.
+    approximated; `streaming` overrules what the body says; `backend` is the one the calls are likely for;
+    `silent` gives an answer of nothing, without a call. A body that refers to stored things is decoded when
+    they are supplied: until then `model` and `requested_model` are empty and `streaming` is not known. Raises
+    `InvalidRequestError`, and `ValueError` for a dialect there is not.
     """
 
     def __init__(
@@ -97,21 +90,39 @@ class Exchange:
         strict: bool = False,
         streaming: bool | None = None,
         backend: Backend = "gemini",
+        silent: bool = False,
         options: Options | None = None,
     ) -> None:
         self._dialect = find_dialect(dialect)
         self._options = options or Options()
         self._strict = strict
+        self._silent = silent
+        self._backend: Backend = backend
+        self._models = models
         self._decode_notes = Notes()
         self._source = as_bytes(body)
-        self._request = decode_request(dialect, self._source, self._decode_notes)
+        self._begun = (created, new_id, streaming)
+        self._pending: Pending | None = None
+        self.model = self.requested_model = ""
+        self.streaming = bool(streaming)
+        decoded = decode(dialect, self._source, self._decode_notes, self._options.keep)
+        if isinstance(decoded, Decoded):
+            self._take(decoded)
+        else:
+            self._pending = decoded
+
+    def _take(self, decoded: Decoded) -> None:
+        self._pending = None
+        self._request = decoded.request
+        self._memo = decoded.memo
+        self.background = decoded.background
+        self._kept = decoded.kept
         self._parameter = partial(client_parameter, spelling=self._request.spelling)
         self._refuse_strictly(self._decode_notes)
-        self._backend: Backend = backend
-        self._mapped = models.resolve(self._request.model).model
+        self._mapped = self._models.resolve(self._request.model).model
         self._encodings: dict[tuple[Any, ...], tuple[Encoded, Notes]] | None = None
         self.requested_model = self._request.model
-        self._start(created, new_id, streaming)
+        self._start(*self._begun)
 
     def again(
         self,
@@ -135,22 +146,19 @@ class Exchange:
     ) -> None:
         self.model = self._mapped
         self.streaming = self._request.stream if streaming is None else streaming
-        self.committed = False
-        self.failed: OaicompatError | None = None
-        self.usage: Usage | None = None
         self._answer_notes = Notes("answer")
         self._token = new_id() if new_id else ""
         self._created = created
         self._asked: set[str] = set()
-        self._strands = self._split()
+        self._strands = [] if self._silent else self._split()
         self._calls: dict[int, Strand] = {}
-        self._committed: set[int] = set()
-        self._failures: dict[int, OaicompatError] = {}
-        self._finishes: dict[int, str] = {}
-        self._encoder: Encoder | None = None
-        self._folder = Folder()
-        self._opened = False
-        self._effects: list[Effect] = []
+        self._answering = Answering(
+            self._dialect,
+            self._context,
+            self._strands,
+            streaming=self.streaming,
+            held=self._kept,
+        )
 
     def _refuse_strictly(self, notes: Notes) -> None:
         if not self._strict:
@@ -183,15 +191,38 @@ class Exchange:
     @property
     def finish_reasons(self) -> tuple[str, ...]:
         """Return how the choices that are finished ended, in their order."""
-        return tuple(reason for _, reason in sorted(self._finishes.items()))
+        return tuple(reason for _, reason in sorted(self._answering.finishes.items()))
+
+    @property
+    def committed(self) -> bool:
+        """Tell whether frames were returned, so that an error is told in band where the answer is a stream."""
+        return self._pending is None and self._answering.committed
+
+    @property
+    def failed(self) -> OaicompatError | None:
+        """Return the error that ended the answer."""
+        return None if self._pending else self._answering.failed
+
+    @property
+    def usage(self) -> Usage | None:
+        """Return what the answer cost so far, as far as it was told."""
+        return None if self._pending else self._answering.usage
 
     def needs(self) -> Needs:
         """Return what is wanted from outside and was not asked before."""
+        if self._pending is not None:
+            return self._pending.needs
         wanted = needs(self._request.messages, media=self._options.fetch_media)
         return wanted.without(self._asked)
 
     def supply(self, found: Supplies) -> None:
-        """Take what was found; what is missing is not asked again."""
+        """Take what was found; what is missing is not asked again.
+
+        Raises `InvalidRequestError` where the request cannot do without.
+        """
+        if self._pending is not None:
+            self._take(self._pending.complete(found))
+            return
         wanted = self.needs()
         self._asked.update(wanted.signatures, wanted.media)
         messages = supplied(self._request.messages, found)
@@ -287,106 +318,46 @@ class Exchange:
 
         Raises the upstream's error where the call is not committed. Empty once the answer has failed.
         """
-        return self._forward(call, self._calls[call.number].feed(data))
+        strand = self._calls[call.number]
+        return self._answering.take(call.number, strand, strand.feed(data))
 
     def close(self, call: Call) -> tuple[Frame, ...]:
         """Take the end of the body; return the remaining frames of this call. Raises as `feed`."""
-        return self._forward(call, self._calls[call.number].close())
+        strand = self._calls[call.number]
+        return self._answering.take(call.number, strand, strand.close())
 
     def call_committed(self, call: Call) -> bool:
         """Tell whether frames of this call were returned, so that it cannot be tried again."""
-        return call.number in self._committed
+        return call.number in self._answering.calls_committed
 
     def failure(self, call: Call) -> OaicompatError | None:
         """Return the error that ended the answer in band, if it was this call's."""
-        return self._failures.get(call.number)
+        return self._answering.failures.get(call.number)
+
+    def announce(self) -> tuple[Frame, ...]:
+        """Return frames that tell of an answer in the background before it begins; effects tell of it too."""
+        return self._answering.announce()
+
+    def conclude(self) -> tuple[Frame, ...]:
+        """Return the frames that end an answer which is to be kept, or is silent; else there are none.
+
+        They are to be sent after its effects were carried out; where that fails, `fail` takes them back.
+        """
+        return self._answering.conclude()
 
     def fail(self, error: OaicompatError) -> tuple[Frame, ...]:
         """End the answer with an error: in band after the first frame, as the reply's body before."""
-        if self.failed is not None:
-            return ()
-        self.failed = error
-        if self.committed and self.streaming:
-            return tuple(self._answer_encoder().fail(error))
-        self.committed = True
-        return (Frame(self._dialect.encode_error(error)),)
+        if self._pending is not None:
+            return (Frame(self._dialect.encode_error(error)),)
+        return self._answering.fail(error)
 
     def keepalive(self) -> tuple[Frame, ...]:
         """Return frames that keep the client waiting; only once the headers of a stream are out."""
-        return tuple(self._answer_encoder().keepalive()) if self.streaming else ()
+        return self._answering.keepalive()
 
     def effects(self) -> tuple[Effect, ...]:
         """Return what is to be kept for later requests; each effect is returned once."""
-        effects, self._effects = tuple(self._effects), []
-        return effects
-
-    def _forward(self, call: Call, events: list[Event]) -> tuple[Frame, ...]:
-        if not events or self.failed is not None:
-            return ()
-        if not self.streaming:
-            return self._collect(call, events)
-        wanted = self._watched(call, events)
-        frames = self._answer_encoder().encode(wanted) if wanted else []
-        if frames:
-            self.committed = True
-            self._committed.add(call.number)
-        return tuple(frames)
-
-    def _watched(self, call: Call, events: list[Event]) -> list[Event]:
-        """Note what passes, and keep to one opening and one ending for all calls of the answer."""
-        if len(events) == 1 and type(events[0]) is Delta:
-            return events
-        strand = self._calls[call.number]
-        failed = failure(events)
-        whole = events if failed is None else events[:-1]
-        wanted = [passed for event in whole for passed in self._passed(strand, event)]
-        if failed is None:
-            return wanted
-        if not (wanted or self.call_committed(call)):
-            raise failed
-        self.failed = self._failures[call.number] = failed
-        return [*wanted, Failed(failed)]
-
-    def _passed(self, strand: Strand, event: Event) -> tuple[Event, ...]:
-        """Take note of an event; return what of it belongs to the answer as a whole."""
-        match event:
-            case Opened():
-                first, self._opened = not self._opened, True
-                return (event,) if first else ()
-            case PartStart(part=ToolCall(signature=Signature() as signature) as called):
-                self._effects.append(RememberSignature(called.id, signature))
-            case Finished():
-                self._finishes[event.choice] = event.reason
-            case Metered():
-                self.usage = self.usage + event.usage if self.usage else event.usage
-                return ()
-            case Completed():
-                strand.complete = True
-                if not all(each.complete for each in self._strands):
-                    return ()
-                return (Metered(self.usage), event) if self.usage else (event,)
-        return (event,)
-
-    def _collect(self, call: Call, events: list[Event]) -> tuple[Frame, ...]:
-        """Fold the events of an answer that is not streamed, each call's once it is whole."""
-        strand = self._calls[call.number]
-        if not strand.hold(events):
-            return ()
-        ended = False
-        for event in strand.held:
-            for passed in self._passed(strand, event):
-                self._folder.add(passed)
-                ended = isinstance(passed, Completed)
-        if not ended:
-            return ()
-        self.committed = True
-        self._committed.add(call.number)
-        return (Frame(self._dialect.encode_response(self._folder.response(), self._context())),)
-
-    def _answer_encoder(self) -> Encoder:
-        if self._encoder is None:
-            self._encoder = self._dialect.encoder(self._context())
-        return self._encoder
+        return () if self._pending else self._answering.effects()
 
     def _context(self) -> AnswerContext:
         return AnswerContext(
@@ -397,4 +368,5 @@ class Exchange:
             options=self._options.answer,
             notes=self._answer_notes,
             source=self._source,
+            memo=self._memo,
         )

@@ -67,7 +67,7 @@ class Sealed(Struct, frozen=True, omit_defaults=True):
 
     `backend` made the signatures. `before` describes parts of the item before it, `here` the thoughts of its
     own summary and parts that are no item, `after` the one item that follows. `summary` is the text of a
-    compacted conversation.
+    compacted conversation; it `covers` all that came before it in what is stored.
     """
 
     backend: str = ""
@@ -75,6 +75,7 @@ class Sealed(Struct, frozen=True, omit_defaults=True):
     here: list[Descriptor] = []
     after: Descriptor | None = None
     summary: str = ""
+    covers: bool = False
 
 
 def seal(content: Sealed) -> str:

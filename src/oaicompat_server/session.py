@@ -120,6 +120,7 @@ class Session:
             raise UpstreamError(
                 "The request took longer than allowed.", status=504, cause="network"
             )
+        await self._write(exchange.conclude())
         await self._reply.end()
 
     async def _all(self, exchange: Exchange, calls: Iterable[Call]) -> None:
@@ -228,13 +229,23 @@ class Session:
                 frames = self._exchange.fail(error)
             except Exception:
                 logger.exception("request %s: its error has no frames", self._incoming.request_id)
+            await self._keep_failed(self._exchange)
         await self._reply.fail(error, frames)
+
+    async def _keep_failed(self, exchange: Exchange) -> None:
+        """Keep what a failed answer leaves, which its client is told of in any case."""
+        effects = exchange.effects()
+        try:
+            if effects:
+                await self._recall.keep(effects)
+        except OaicompatError as error:
+            logger.warning("a failed response is not kept: %s", error.message)
 
     def _headers(self) -> Headers:
         headers = common_headers(self._incoming.request_id, self._incoming.started)
         shown = self._relay.config.headers
         exchange = self._exchange
-        if exchange is not None:
+        if exchange is not None and exchange.model:
             headers.append((b"x-mapped-model", header_value(exchange.model)))
             notes = notes_header(exchange.notes) if shown.notes else b""
             if notes:

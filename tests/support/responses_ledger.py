@@ -127,7 +127,7 @@ _ITEM_ROWS = [
         "input[]",
         "refused",
         {"input": [{"type": "item_reference", "id": "rs_1"}]},
-        "item_reference: nothing is stored; compaction_trigger: not supported",
+        "item_reference: the stored item; without a store 404. compaction_trigger: the answer is a summary",
         whole=True,
     ),
     *(
@@ -252,17 +252,19 @@ _PARAMETER_ROWS = [
         "previous_response_id",
         "refused",
         {"previous_response_id": "resp_1"},
-        "400 previous_response_not_found: nothing is stored",
+        "the conversation goes on from a stored response; without a store 400 previous_response_not_found",
     ),
     Row(
         "conversation",
         "refused",
         {"conversation": {"id": "conv_1"}},
-        "400: nothing is stored",
+        "a stored conversation goes on; without a store 404",
         whole=True,
     ),
-    _noted("store", True, "responses are not stored; false is inert"),
-    _noted("background", True, "answers are made at once; false is inert"),
+    _noted(
+        "store", True, "the gateway stores the response; the functions have no store and note it"
+    ),
+    _noted("background", True, "the gateway answers at once and goes on; the functions note it"),
     _noted("truncation", "auto", "nothing is cut; disabled is inert"),
     _noted("max_tool_calls", 2, "the number of calls cannot be limited"),
     _noted("prompt", {"id": "p"}, "there are no stored prompts"),

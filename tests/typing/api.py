@@ -19,6 +19,7 @@ from oaicompat import (
     Exchange,
     Frame,
     InvalidRequestError,
+    KeepResponse,
     MappedCall,
     MappedStream,
     ModelMap,
@@ -29,6 +30,7 @@ from oaicompat import (
     OaicompatError,
     Options,
     PoolExhaustedError,
+    RememberSignature,
     RetryPolicy,
     Supplies,
     Target,
@@ -100,7 +102,7 @@ def drive(body: bytes, target: Target, secret: str) -> Iterator[bytes]:
     assert_type(exchange.notes, tuple[Note, ...])
     spent: int = exchange.usage.total if exchange.usage else 0
     for effect in exchange.effects():
-        assert_type(effect.call_id, str)
+        assert_type(effect, RememberSignature | KeepResponse)
     yield from framed(exchange.keepalive() if spent else ())
 
 

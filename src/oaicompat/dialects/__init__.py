@@ -15,6 +15,7 @@ from oaicompat.errors import OaicompatError
 from oaicompat.events import Event, Frame, Response
 from oaicompat.messages import Request
 from oaicompat.notes import Notes
+from oaicompat.supplies import Effect, Needs, Supplies
 
 
 class AnswerOptions(Struct, frozen=True):
@@ -28,12 +29,43 @@ class AnswerOptions(Struct, frozen=True):
     code: Literal["carrier", "fenced"] = "carrier"
 
 
+Keep = Literal["", "stored", "all"]
+"""Which responses a transport can keep: none, those that are to be stored, or all."""
+
+
+class Decoded(Struct, frozen=True):
+    """A request as decoded; `memo` is the dialect's own and comes back to it with the answer.
+
+    `background` says that the client does not wait for the answer, `kept` that the answer leaves something to
+    be kept.
+    """
+
+    request: Request
+    memo: object = None
+    background: bool = False
+    kept: bool = False
+
+
+class Pending(Protocol):
+    """A request that refers to what is stored elsewhere."""
+
+    @property
+    def needs(self) -> Needs:
+        """Return what is wanted."""
+        ...
+
+    def complete(self, found: Supplies) -> Decoded:
+        """Finish decoding; raises `InvalidRequestError` for what was not found."""
+        ...
+
+
 class AnswerContext(Struct, frozen=True):
     """What an encoder knows besides the events.
 
     `token` is the unique part of the answer's id (empty: taken from the provider's response id), `created`
     Unix seconds, `model` the name the client asked for, `source` the body of the request, for what an answer
-    repeats of it. What the dialect cannot hold is reported to `notes`.
+    repeats of it, `memo` what its decoder wants to know again. What the dialect cannot hold is reported to
+    `notes`; what is to be kept is left in `effects`.
     """
 
     request: Request
@@ -43,6 +75,8 @@ class AnswerContext(Struct, frozen=True):
     options: AnswerOptions = AnswerOptions()
     notes: Notes = field(default_factory=lambda: Notes("answer"))
     source: bytes = b"{}"
+    memo: object = None
+    effects: list[Effect] = field(default_factory=list)
 
 
 class Encoder(Protocol):
@@ -53,18 +87,25 @@ class Encoder(Protocol):
         ...
 
     def fail(self, error: OaicompatError) -> list[Frame]:
-        """Close what is open, then return the in-band error frames that end the stream."""
+        """Close what is open, then return the in-band error frames that end the stream.
+
+        After `Completed` they take the place of the frames that ended it, which were not sent.
+        """
         ...
 
     def keepalive(self) -> list[Frame]:
         """Return frames that keep the client's idle timer from firing."""
         ...
 
+    def announce(self) -> list[Frame]:
+        """Return frames that tell of an answer in the background before it begins, if the dialect has such."""
+        ...
+
 
 class Dialect(Protocol):
     """The functions a dialect package offers."""
 
-    def decode_request(self, body: bytes, notes: Notes) -> Request:
+    def decode(self, body: bytes, notes: Notes, keep: Keep) -> Decoded | Pending:
         """Decode a request body; raises `InvalidRequestError` naming `param`."""
         ...
 

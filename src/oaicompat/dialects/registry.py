@@ -11,9 +11,8 @@ from collections.abc import Mapping
 import msgspec
 from msgspec import Raw, Struct
 
-from oaicompat.dialects import Dialect, chat, responses
+from oaicompat.dialects import Decoded, Dialect, Keep, Pending, chat, responses
 from oaicompat.errors import InvalidRequestError
-from oaicompat.messages import Request
 from oaicompat.notes import Notes
 
 DIALECTS: Mapping[str, Dialect] = {"chat": chat, "responses": responses}
@@ -38,19 +37,22 @@ def find_dialect(name: str) -> Dialect:
     return found
 
 
-def decode_request(name: str, body: bytes, notes: Notes) -> Request:
-    """Decode a body that came for this dialect, by its shape; raises `InvalidRequestError`."""
+def decode(name: str, body: bytes, notes: Notes, keep: Keep = "") -> Decoded | Pending:
+    """Decode a body that came for this dialect, by its shape; raises `InvalidRequestError`.
+
+    What is written in another shape than its answer is not kept.
+    """
     first = Notes()
     try:
-        request = find_dialect(name).decode_request(body, first)
+        decoded = find_dialect(name).decode(body, first, keep)
     except InvalidRequestError:
-        if _shape(body) in (None, name):
+        if _shape(body) in (None, name.partition("/")[0]):
             raise
     else:
         notes.extend(first)
-        return request
+        return decoded
     other: Dialect = chat if name == "responses" else responses
-    return other.decode_request(body, notes)
+    return other.decode(body, notes, "")
 
 
 def _shape(body: bytes) -> str | None:

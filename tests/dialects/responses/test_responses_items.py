@@ -192,7 +192,11 @@ def test_sealed_content_is_what_it_was() -> None:
             "tools[0].tools[0].name",
             "missing_required_parameter",
         ),
-        ({"input": [{"type": "compaction_trigger"}]}, "input[0].type", "unsupported_value"),
+        (
+            {"input": [{"type": "compaction_trigger"}, {"role": "user", "content": "x"}]},
+            "input[0].type",
+            "invalid_value",
+        ),
         (
             {"input": [{"role": "user", "content": [{"type": "input_text", "text": 5}]}]},
             "input[0].content[0].text",

@@ -218,7 +218,6 @@ def test_parameters() -> None:
 @pytest.mark.parametrize(
     ("fields", "inert"),
     [
-        ({"store": False}, True),
         ({"store": True}, False),
         ({"client_metadata": {"a": "b"}}, True),
         ({"prompt_cache_key": "k"}, True),
@@ -242,7 +241,7 @@ def test_verbosity_is_noted() -> None:
         ({"input": None}, "input", "missing_required_parameter"),
         ({"input": []}, "input", "missing_required_parameter"),
         ({"previous_response_id": "resp_x"}, "previous_response_id", "previous_response_not_found"),
-        ({"conversation": {"id": "conv_x"}}, "conversation", "unsupported_parameter"),
+        ({"conversation": {"id": "conv_x"}}, "conversation", None),
         (
             {"input": [{"type": "function_call", "call_id": "c"}]},
             "input[0].name",

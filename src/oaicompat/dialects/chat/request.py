@@ -12,6 +12,7 @@ from typing import Any
 import msgspec
 from msgspec import Raw
 
+from oaicompat.dialects import Decoded, Keep
 from oaicompat.dialects.chat.schema import (
     REQUEST,
     SPELLING,
@@ -71,6 +72,11 @@ UNUSED = {
 """Fields that reach no model, and why; each leaves a note."""
 
 _UNUSED = tuple(UNUSED.items())
+
+
+def decode(body: bytes, notes: Notes, keep: Keep = "") -> Decoded:
+    """Decode a chat request, of which nothing is ever kept; raises `InvalidRequestError` naming `param`."""
+    return Decoded(decode_request(body, notes))
 
 
 def decode_request(body: bytes, notes: Notes) -> Request:

@@ -218,6 +218,10 @@ class StreamEncoder:
         """Return a comment, which every client skips."""
         return [KEEPALIVE]
 
+    def announce(self) -> list[Frame]:
+        """Return nothing: a completion is not made in the background."""
+        return []
+
     def _take(self, event: Event, frames: list[Frame]) -> None:
         match event:
             case Opened():

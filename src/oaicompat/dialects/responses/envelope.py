@@ -14,6 +14,7 @@ import msgspec
 from msgspec import Raw, Struct
 
 from oaicompat.dialects import AnswerContext
+from oaicompat.dialects.responses.memo import memo_of
 from oaicompat.dialects.responses.output import Data, failure_data, usage_data
 from oaicompat.errors import OaicompatError
 from oaicompat.events import Usage
@@ -81,6 +82,7 @@ class Envelope:
 
     def __init__(self, context: AnswerContext, token: str) -> None:
         asked = _asked(context.source)
+        memo = memo_of(context.memo)
         self._tier = _read(asked.service_tier, str, None)
         if self._tier in (None, "auto"):
             self._tier = "default"
@@ -90,10 +92,10 @@ class Envelope:
             "object": "response",
             "created_at": context.created,
             "model": context.model,
-            "previous_response_id": None,
-            "conversation": None,
-            "background": False,
-            "store": False,
+            "previous_response_id": memo.previous or None,
+            "conversation": {"id": memo.conversation} if memo.conversation else None,
+            "background": memo.background,
+            "store": memo.stored,
             "frequency_penalty": 0.0,
             "presence_penalty": 0.0,
             **{
@@ -106,9 +108,9 @@ class Envelope:
             "tools": _tools(_read(asked.tools, list[dict[str, Any]], [])),
         }
 
-    def running(self) -> Data:
-        """Return the object while the answer is made."""
-        return self._object("in_progress", [], None)
+    def running(self, status: str = "in_progress") -> Data:
+        """Return the object while the answer is made, or waits to be."""
+        return self._object(status, [], None)
 
     def finished(
         self, output: Sequence[Data], usage: Usage | None, reason: str, tier: str | None

@@ -14,7 +14,7 @@ from msgspec import Raw
 
 from oaicompat.dialects.parts import Content, media_parts, read, text_parts
 from oaicompat.dialects.responses.forms import BY_ITEM, FORMS, arguments_of
-from oaicompat.dialects.responses.schema import CodeOutput, Item, ShellOutput
+from oaicompat.dialects.responses.schema import CodeOutput, Item, ShellOutput, kind_of
 from oaicompat.dialects.responses.tools import read_all
 from oaicompat.dialects.responses.turns import Turn
 from oaicompat.dialects.tools import Tools
@@ -29,21 +29,16 @@ from oaicompat.wire_errors import clipped
 _SUMMARY = "Summary of the conversation so far:\n\n"
 
 
-def kind_of(item: Item) -> str:
-    """Return the type of an item; messages and references may leave it out."""
-    if item.type is not None:
-        return item.type
-    return "message" if item.role is not None else "item_reference"
-
-
 class Reader:
-    """Reads items in order; `tools` are those that items declared.
+    """Reads items in order.
 
-    Knows the calls made so far and which of them wait for an output.
+    `tools` are those that items declared, `compacts` tells whether one asks for a summary. Knows the calls made
+    so far and which of them wait for an output.
     """
 
     def __init__(self, notes: Notes) -> None:
         self.tools: list[Tool] = []
+        self.compacts = False
         self._notes = notes
         self._messages: list[Message] = []
         self._turn: Turn | None = None
@@ -51,22 +46,43 @@ class Reader:
         self._names: dict[str, str] = {}
         self._waiting: dict[str, None] = {}
 
-    def read(self, items: Sequence[Item]) -> tuple[Message, ...]:
-        """Read the conversation; raises `InvalidRequestError` for calls and outputs that do not match."""
+    def remember(self, past: Sequence[Item], path: str) -> None:
+        """Read what was said in earlier requests; what was noted of it was noted then."""
+        notes, self._notes = self._notes, Notes()
+        for item in past:
+            self._read(item, path)
+        self._end_turn()
+        self._notes = notes
+
+    def says(self, text: str) -> None:
+        """Read an input that is one text of the user's."""
+        self._messages.append(Message("user", (Text(text),), "input"))
+
+    def read(self, items: Sequence[Item]) -> None:
+        """Read the input; raises `InvalidRequestError` for outputs of calls that there are not."""
         for index, item in enumerate(items):
-            path = f"input[{index}]"
-            kind = kind_of(item)
-            take = _TAKE.get(kind)
-            if take is not None:
-                take(self, item, path)
-            else:
-                inert = kind in _SAID_ALREADY
-                reason = f"items of type '{clipped(kind)}' are not read back"
-                self._notes.dropped(path, reason, inert=inert)
+            self._read(item, f"input[{index}]")
+            if self.compacts and index < len(items) - 1:
+                where = f"input[{index}].type"
+                message = f"Invalid value: '{where}': a compaction_trigger has to be the last item."
+                raise InvalidRequestError(message, param=where, code="invalid_value")
+
+    def messages(self) -> tuple[Message, ...]:
+        """Return the conversation; raises `InvalidRequestError` for calls without an output."""
         self._end_turn()
         for call_id in self._waiting:
             raise _refused(f"No tool output found for function call {clipped(call_id)}.")
         return tuple(self._messages)
+
+    def _read(self, item: Item, path: str) -> None:
+        kind = kind_of(item)
+        take = _TAKE.get(kind)
+        if take is not None:
+            take(self, item, path)
+        else:
+            inert = kind in _SAID_ALREADY
+            reason = f"items of type '{clipped(kind)}' are not read back"
+            self._notes.dropped(path, reason, inert=inert)
 
     def _speaks(self, path: str) -> Turn:
         """Return the turn of the model that an item belongs to."""
@@ -200,17 +216,7 @@ class Reader:
         self._messages.append(Message("user", (Text(f"{_SUMMARY}{sealed.summary}"),), path))
 
     def _trigger(self, item: Item, path: str) -> None:
-        where = f"{path}.type"
-        message = f"Unsupported value: '{where}' does not support 'compaction_trigger' here."
-        raise InvalidRequestError(message, param=where, code="unsupported_value")
-
-    def _reference(self, item: Item, path: str) -> None:
-        raise InvalidRequestError(
-            f"Item with id '{clipped(item.id or '')}' not found. Items are not persisted when `store` is set"
-            " to false. Try again with `store` set to true, or remove this item from your input.",
-            status=404,
-            param="input",
-        )
+        self.compacts = True
 
 
 _TAKE: Mapping[str, Callable[[Reader, Item, str], None]] = {
@@ -233,7 +239,6 @@ _TAKE: Mapping[str, Callable[[Reader, Item, str], None]] = {
     "image_generation_call": Reader._image,
     "compaction": Reader._compaction,
     "compaction_trigger": Reader._trigger,
-    "item_reference": Reader._reference,
 }
 
 _SAID_ALREADY = ("web_search_call",)

@@ -1,23 +1,29 @@
-"""A Responses request to the neutral form, as far as it needs nothing remembered.
+"""A Responses request to the neutral form.
 
-One rule: what refers to stored state is refused in OpenAI's words, never ignored: the answer would be to
-another conversation than the client means.
+One rule: what refers to stored state is read with it or refused in OpenAI's words, never ignored: the answer
+would be to another conversation than the client means.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import msgspec
 
+from oaicompat.dialects import Decoded, Keep
 from oaicompat.dialects.generation import Inert, model_of, note_unused, output_format
+from oaicompat.dialects.responses.compaction import asked_to_compact
 from oaicompat.dialects.responses.items import Reader
-from oaicompat.dialects.responses.schema import REQUEST, CreateResponse
+from oaicompat.dialects.responses.memo import Memo
+from oaicompat.dialects.responses.past import continued, history, resolved, wanted
+from oaicompat.dialects.responses.schema import REQUEST, CreateResponse, Item
 from oaicompat.dialects.responses.tools import read_all, read_any_choice, with_later
 from oaicompat.errors import InvalidRequestError
 from oaicompat.messages import Message, Reasoning, Request, Text
 from oaicompat.notes import Notes
 from oaicompat.sampling import Sampling, scalars
+from oaicompat.supplies import Supplies
 from oaicompat.wire import decode_body, given
-from oaicompat.wire_errors import clipped
 
 CONTENT = frozenset({"input", "instructions", "tools", "text", "stop"})
 """Fields that hold what people and programs wrote, where "[undefined]" is a text like any other."""
@@ -40,8 +46,6 @@ UNUSED = {
     "prompt_cache_options": _CACHING,
     "prompt_cache_retention": _CACHING,
     "client_metadata": Inert("it says nothing to the model"),
-    "store": Inert("responses are not stored", inert=False, harmless=(b"false",)),
-    "background": Inert("answers are made at once", inert=False, harmless=(b"false",)),
     "truncation": Inert("nothing is cut", inert=False, harmless=(b'"disabled"',)),
     "max_tool_calls": Inert("the number of calls cannot be limited", inert=False),
     "prompt": Inert("there are no stored prompts", inert=False),
@@ -54,15 +58,78 @@ _UNUSED = tuple(UNUSED.items())
 
 
 def decode_request(body: bytes, notes: Notes) -> Request:
+    """Decode a request that refers to nothing stored; raises `InvalidRequestError` naming `param`."""
+    decoded = decode(body, notes)
+    return decoded.complete(Supplies()).request if isinstance(decoded, Draft) else decoded.request
+
+
+def decode(body: bytes, notes: Notes, keep: Keep = "") -> Decoded | Draft:
     """Decode the body of a Responses request; raises `InvalidRequestError` naming `param`."""
-    wire = decode_body(body, REQUEST, notes, CONTENT)
-    _refuse_state(wire)
+    return drafted(decode_body(body, REQUEST, notes, CONTENT), notes, keep)
+
+
+def drafted(
+    wire: CreateResponse, notes: Notes, keep: Keep, *, compacts: bool = False
+) -> Decoded | Draft:
+    """Return what a body says, or a draft of it where that refers to what is stored."""
+    draft = Draft(wire, notes, keep, compacts)
+    return draft if draft.needs else draft.complete(Supplies())
+
+
+class Draft:
+    """A request whose body was read, and that may refer to what is stored."""
+
+    def __init__(self, wire: CreateResponse, notes: Notes, keep: Keep, compacts: bool) -> None:
+        self._wire = wire
+        self._notes = notes
+        self._compacts = compacts
+        self._conversation = continued(wire)
+        self.needs = wanted(wire, self._conversation)
+        self._kept, self._stored = _kept(wire, self._conversation, notes, keep)
+
+    def complete(self, found: Supplies) -> Decoded:
+        """Read the request with what it refers to; raises `InvalidRequestError` for what was not found."""
+        wire, reader = self._wire, Reader(self._notes)
+        past = history(wire, self._conversation, found)
+        messages = _messages(wire, reader, past, found)
+        request = _request(wire, messages, reader, self._notes)
+        compacts = self._compacts or reader.compacts
+        memo = Memo(
+            self._kept,
+            self._stored,
+            bool(wire.background) and self._stored,
+            compacts,
+            wire.previous_response_id or "",
+            self._conversation,
+            found.items,
+        )
+        if compacts:
+            request = asked_to_compact(request, self._notes)
+        return Decoded(request, memo, memo.background, self._kept)
+
+
+def _kept(wire: CreateResponse, conversation: str, notes: Notes, keep: Keep) -> tuple[bool, bool]:
+    """Return whether the answer is to be kept at all, and for later connections too."""
+    if not keep:
+        if wire.store:
+            notes.dropped("store", "responses are not stored")
+        if wire.background:
+            notes.dropped("background", "the answer is made at once")
+        return False, False
+    if wire.background and wire.store is False:
+        message = "Background mode requires 'store' to be true."
+        raise InvalidRequestError(message, param="background", code="invalid_value")
+    stored = wire.store is not False
+    return stored or bool(conversation) or keep == "all", stored
+
+
+def _request(
+    wire: CreateResponse, messages: tuple[Message, ...], reader: Reader, notes: Notes
+) -> Request:
     note_unused(wire, _UNUSED, notes)
     if wire.stream_options is not None and given(wire.stream_options.include_obfuscation):
         path = "stream_options.include_obfuscation"
         notes.dropped(path, "streams are never padded", inert=True)
-    reader = Reader(notes)
-    messages = _messages(wire, reader)
     tools = with_later(read_all(wire.tools or (), notes), reader.tools)
     stop = wire.stop
     form = wire.text.format if wire.text else None
@@ -87,27 +154,18 @@ def decode_request(body: bytes, notes: Notes) -> Request:
     )
 
 
-def _refuse_state(wire: CreateResponse) -> None:
-    previous = wire.previous_response_id
-    if previous is not None:
-        raise InvalidRequestError(
-            f"Previous response with id '{clipped(previous)}' not found.",
-            param="previous_response_id",
-            code="previous_response_not_found",
-        )
-    if given(wire.conversation):
-        message = "Conversations are not stored here."
-        raise InvalidRequestError(message, param="conversation", code="unsupported_parameter")
-
-
-def _messages(wire: CreateResponse, reader: Reader) -> tuple[Message, ...]:
+def _messages(
+    wire: CreateResponse, reader: Reader, past: Sequence[Item], found: Supplies
+) -> tuple[Message, ...]:
     messages: tuple[Message, ...] = ()
     if wire.instructions:
         messages = (Message("system", (Text(wire.instructions),), "instructions"),)
+    reader.remember(past, "previous_response_id" if wire.previous_response_id else "conversation")
     if isinstance(wire.input, str):
-        messages += (Message("user", (Text(wire.input),), "input"),)
-    elif wire.input:
-        messages += reader.read(wire.input)
+        reader.says(wire.input)
+    else:
+        reader.read([resolved(item, index, found) for index, item in enumerate(wire.input or ())])
+    messages += reader.messages()
     if not messages:
         message = "Missing required parameter: 'input'."
         raise InvalidRequestError(message, param="input", code="missing_required_parameter")

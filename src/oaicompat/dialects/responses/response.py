@@ -2,7 +2,8 @@
 
 Grammar of a stream (openai-wire section 5): `response.created`, `response.in_progress`, the items one after the
 other, the one terminal event, `[DONE]`. A failure closes what is open, then `error`, `response.failed` and
-`[DONE]`. An answer that is not streamed is the last object of the same events, so the two cannot differ.
+`[DONE]`. An answer that is not streamed is the last object of the same events, so the two cannot differ; one
+that is to be kept leaves those events with it.
 """
 
 from __future__ import annotations
@@ -13,8 +14,11 @@ import msgspec
 
 from oaicompat.dialects import AnswerContext
 from oaicompat.dialects.responses.assembly import Assembly
+from oaicompat.dialects.responses.compaction import Summary
 from oaicompat.dialects.responses.envelope import DONE, Envelope
+from oaicompat.dialects.responses.memo import memo_of
 from oaicompat.dialects.responses.output import Data, encode_error, error_data
+from oaicompat.dialects.responses.stored import stored_input
 from oaicompat.dialects.responses.writing import Sink
 from oaicompat.errors import OaicompatError
 from oaicompat.events import (
@@ -33,6 +37,7 @@ from oaicompat.events import (
     Response,
     Usage,
 )
+from oaicompat.supplies import Item, KeepResponse
 
 __all__ = ["encode_error", "encode_response", "encoder"]
 
@@ -43,7 +48,7 @@ _encode = msgspec.json.Encoder().encode
 
 def encode_response(response: Response, context: AnswerContext) -> bytes:
     """Encode a whole answer as a Response object."""
-    stream = StreamEncoder(context, quiet=True)
+    stream = StreamEncoder(context, quiet=not memo_of(context.memo).kept)
     stream.encode(_events(response))
     return _encode(stream.last)
 
@@ -74,12 +79,19 @@ class StreamEncoder:
 
     def __init__(self, context: AnswerContext, *, quiet: bool = False) -> None:
         self._context = context
+        self._memo = memo_of(context.memo)
         self._sink = Sink(quiet=quiet)
         self._envelope: Envelope | None = None
-        self._assembly = Assembly(self._sink, context, "")
+        self._assembly: Assembly | Summary = (
+            Summary(self._sink, "", covers=True)
+            if self._memo.compacts
+            else Assembly(self._sink, context, "")
+        )
         self._usage: Usage | None = None
         self._reason = "stop"
-        self._ended = False
+        self._ended = self._failed = False
+        self._log: list[Frame] = []
+        self._before_end = (0, 0)
         self.last: Data = {}
 
     def encode(self, events: Iterable[Event]) -> list[Frame]:
@@ -93,9 +105,16 @@ class StreamEncoder:
         return self._taken()
 
     def fail(self, error: OaicompatError) -> list[Frame]:
-        """Return the frames that close what is open and end the stream with an error."""
-        if not self._ended:
-            self._fail(error)
+        """Return the frames that close what is open and end the stream with an error.
+
+        Those that ended it otherwise were not sent, and are taken back.
+        """
+        if self._failed:
+            return []
+        if self._ended:
+            self._sink.sequence, logged = self._before_end
+            del self._log[logged:]
+        self._fail(error)
         return self._taken()
 
     def keepalive(self) -> list[Frame]:
@@ -104,8 +123,22 @@ class StreamEncoder:
             self._sink.emit("keepalive")
         return self._taken()
 
+    def announce(self) -> list[Frame]:
+        """Return the events of a response that waits for its turn, and leave it to be kept."""
+        if not self._memo.background:
+            return []
+        envelope = self._begin("")
+        queued = envelope.running("queued")
+        self._tell("created", queued)
+        self._tell("queued", queued)
+        frames = self._taken()
+        self._keep(running=True)
+        return frames
+
     def _taken(self) -> list[Frame]:
         frames, self._sink.frames = self._sink.frames, []
+        if self._memo.kept:
+            self._log += frames
         return frames
 
     def _take(self, event: Event) -> None:
@@ -140,11 +173,17 @@ class StreamEncoder:
                 self._assembly.finish("completed" if event.reason in DONE else "incomplete")
 
     def _open(self, response_id: str) -> Envelope:
+        envelope = self._envelope
+        if envelope is None:
+            envelope = self._begin(response_id)
+            self._tell("created", envelope.running())
+        self._tell("in_progress", envelope.running())
+        return envelope
+
+    def _begin(self, response_id: str) -> Envelope:
         token = self._context.token or response_id or "0"
         self._assembly.token = token
         self._envelope = Envelope(self._context, token)
-        self._tell("created", self._envelope.running())
-        self._tell("in_progress", self._envelope.running())
         return self._envelope
 
     def _tell(self, what: str, response: Data) -> None:
@@ -155,6 +194,7 @@ class StreamEncoder:
         envelope = self._envelope or self._open("")
         tier = self._usage.service_tier if self._usage else None
         data = envelope.finished(self._assembly.items, self._usage, self._reason, tier)
+        self._before_end = (self._sink.sequence, len(self._log) + len(self._sink.frames))
         self._tell(data["status"], data)
         self._end()
 
@@ -165,9 +205,31 @@ class StreamEncoder:
         flat = {key: told[key] for key in ("code", "message", "param")}
         self._sink.emit("error", **flat, error=told)
         self._tell("failed", envelope.failed(self._assembly.items, self._usage, error))
+        self._failed = True
         self._end()
 
     def _end(self) -> None:
         self._ended = True
         if not self._sink.quiet:
             self._sink.frames.append(END)
+        if self._memo.kept:
+            self._keep()
+
+    def _keep(self, *, running: bool = False) -> None:
+        """Leave the response, as it is now, to be kept."""
+        memo, token = self._memo, self._assembly.token
+        self._context.effects[:] = [
+            KeepResponse(
+                self.last["id"],
+                self._context.created,
+                _encode(self.last),
+                stored_input(self._context.source, memo, token),
+                tuple(Item(item["id"], _encode(item)) for item in self.last["output"]),
+                memo.previous,
+                memo.conversation,
+                (*self._log, *self._sink.frames),
+                memo.stored,
+                running,
+                self._failed,
+            )
+        ]

@@ -67,6 +67,13 @@ class Item(Wire, frozen=True):
     internal_chat_message_metadata_passthrough: Raw = Raw()
 
 
+def kind_of(item: Item) -> str:
+    """Return the type of an item; messages and references may leave it out."""
+    if item.type is not None:
+        return item.type
+    return "message" if item.role is not None else "item_reference"
+
+
 class ShellOutput(Wire, frozen=True):
     """What one shell command wrote, and how it ended."""
 
@@ -108,6 +115,12 @@ class StreamOptions(Wire, frozen=True):
     include_usage: Raw = Raw()
 
 
+class ConversationReference(Wire, frozen=True):
+    """Which conversation goes on."""
+
+    id: str
+
+
 class CreateResponse(Wire, kw_only=True, frozen=True):
     """A Responses request without its scalar parameters, which `REQUEST` adds."""
 
@@ -126,9 +139,9 @@ class CreateResponse(Wire, kw_only=True, frozen=True):
     service_tier: ServiceTier | None = None
     metadata: dict[str, str] | None = None
     previous_response_id: str | None = None
-    conversation: Raw = Raw()
-    store: Raw = Raw()
-    background: Raw = Raw()
+    conversation: str | ConversationReference | None = None
+    store: bool | None = None
+    background: bool | None = None
     truncation: Raw = Raw()
     max_tool_calls: Raw = Raw()
     max_output_tokens: Annotated[int, Meta(ge=16)] | None = None
