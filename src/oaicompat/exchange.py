@@ -26,7 +26,8 @@ from oaicompat.messages import Backend, Request
 from oaicompat.models import BUILTIN, ModelMap
 from oaicompat.notes import Note, Notes
 from oaicompat.providers.gemini.candidate import Reading
-from oaicompat.providers.gemini.endpoints import Target, generate_url
+from oaicompat.providers.gemini.counting import count_body
+from oaicompat.providers.gemini.endpoints import Target, count_tokens_url, generate_url
 from oaicompat.providers.gemini.parameters import client_parameter
 from oaicompat.providers.gemini.profiles import profile
 from oaicompat.providers.gemini.request import Encoded, EncodeOptions, encode_request
@@ -117,6 +118,7 @@ class Exchange:
         self._memo = decoded.memo
         self.background = decoded.background
         self._kept = decoded.kept
+        self._operation = decoded.operation
         self._parameter = partial(client_parameter, spelling=self._request.spelling)
         self._refuse_strictly(self._decode_notes)
         self._mapped = self._models.resolve(self._request.model).model
@@ -145,7 +147,8 @@ class Exchange:
         self, created: int, new_id: Callable[[], str] | None, streaming: bool | None
     ) -> None:
         self.model = self._mapped
-        self.streaming = self._request.stream if streaming is None else streaming
+        self.followed = self._request.stream if streaming is None else streaming
+        self.streaming = self.followed or self.background
         self._answer_notes = Notes("answer")
         self._token = new_id() if new_id else ""
         self._created = created
@@ -254,6 +257,10 @@ class Exchange:
         encoded, notes = self._encoded(strand, target, sentinel)
         self._refuse_strictly(notes)
         self.model = target.model
+        if self._operation == "count":
+            strand.begin(None, notes, self._answer_notes)
+            body = count_body(encoded.body, target)
+            return UpstreamRequest("POST", count_tokens_url(target), body)
         strand.begin(self._reading(strand, target, encoded), notes, self._answer_notes)
         return UpstreamRequest("POST", generate_url(target, self.streaming), encoded.body)
 

@@ -13,6 +13,7 @@ from oaicompat.errors import OaicompatError
 from oaicompat.events import Completed, Event, Failed
 from oaicompat.notes import Notes
 from oaicompat.providers.gemini.candidate import Reading
+from oaicompat.providers.gemini.counting import CountDecoder
 from oaicompat.providers.gemini.errors import PathMap, decode_error
 from oaicompat.providers.gemini.parameters import client_parameter
 from oaicompat.providers.gemini.response import Decoder
@@ -40,17 +41,19 @@ class Strand:
         self.held: list[Event] = []
         self._model = model
         self._parameter = parameter
-        self._decoder: Decoder | None = None
-        self._resumed: Decoder | None = None
+        self._decoder: Decoder | CountDecoder | None = None
+        self._resumed: Decoder | CountDecoder | None = None
         self._status = 200
         self._headers: Mapping[str, str] = {}
         self._error_body = b""
 
-    def begin(self, reading: Reading, request_notes: Notes, answer_notes: Notes) -> None:
-        """Start an attempt."""
+    def begin(self, reading: Reading | None, request_notes: Notes, answer_notes: Notes) -> None:
+        """Start an attempt; without a reading it counts tokens."""
         self.notes = request_notes
         self._status, self._headers, self._error_body = 200, {}, b""
-        if self._resumed is None:
+        if reading is None:
+            self._decoder = CountDecoder()
+        elif self._resumed is None:
             self._decoder = Decoder(reading, answer_notes)
         else:
             self._decoder = self._resumed.resumed()
@@ -92,7 +95,7 @@ class Strand:
         self.held.extend(events)
         return bool(events) and isinstance(events[-1], Completed)
 
-    def _reader(self) -> Decoder:
+    def _reader(self) -> Decoder | CountDecoder:
         if self._decoder is None:
             raise ValueError("an attempt is begun before its answer is read")
         return self._decoder

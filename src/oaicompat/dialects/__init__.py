@@ -37,13 +37,14 @@ class Decoded(Struct, frozen=True):
     """A request as decoded; `memo` is the dialect's own and comes back to it with the answer.
 
     `background` says that the client does not wait for the answer, `kept` that the answer leaves something to
-    be kept.
+    be kept; with the operation `count` the model only counts the request.
     """
 
     request: Request
     memo: object = None
     background: bool = False
     kept: bool = False
+    operation: Literal["generate", "count"] = "generate"
 
 
 class Pending(Protocol):

@@ -12,10 +12,16 @@ import msgspec
 from msgspec import Raw, Struct
 
 from oaicompat.dialects import Decoded, Dialect, Keep, Pending, chat, responses
+from oaicompat.dialects.responses import compact, input_tokens
 from oaicompat.errors import InvalidRequestError
 from oaicompat.notes import Notes
 
-DIALECTS: Mapping[str, Dialect] = {"chat": chat, "responses": responses}
+DIALECTS: Mapping[str, Dialect] = {
+    "chat": chat,
+    "responses": responses,
+    "responses/compact": compact,
+    "responses/input_tokens": input_tokens,
+}
 """Who answers, by name."""
 
 _ABSENT = (b"", b"null", b"[]")

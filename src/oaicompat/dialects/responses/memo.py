@@ -17,7 +17,7 @@ class Memo(Struct, frozen=True):
 
     `kept` says that it is left to be kept, `stored` that this outlives the connection; `compacts` that the
     answer is a summary. `previous` and `conversation` are ids, empty where there is none; `references` are the
-    items that the input only names.
+    items that the input only names, `past` those that come before it, where the answer repeats them.
     """
 
     kept: bool = False
@@ -27,6 +27,7 @@ class Memo(Struct, frozen=True):
     previous: str = ""
     conversation: str = ""
     references: Mapping[str, Item] = {}
+    past: tuple[Item, ...] = ()
 
 
 def memo_of(memo: object) -> Memo:

@@ -6,7 +6,7 @@ would be to another conversation than the client means.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import msgspec
 
@@ -22,6 +22,7 @@ from oaicompat.errors import InvalidRequestError
 from oaicompat.messages import Message, Reasoning, Request, Text
 from oaicompat.notes import Notes
 from oaicompat.sampling import Sampling, scalars
+from oaicompat.supplies import Item as StoredItem
 from oaicompat.supplies import Supplies
 from oaicompat.wire import decode_body, given
 
@@ -65,23 +66,45 @@ def decode_request(body: bytes, notes: Notes) -> Request:
 
 def decode(body: bytes, notes: Notes, keep: Keep = "") -> Decoded | Draft:
     """Decode the body of a Responses request; raises `InvalidRequestError` naming `param`."""
-    return drafted(decode_body(body, REQUEST, notes, CONTENT), notes, keep)
+    return drafted(read_body(body, notes), notes, keep)
+
+
+def read_body(body: bytes, notes: Notes) -> CreateResponse:
+    """Read a body as it stands, without what it refers to; raises `InvalidRequestError` naming `param`."""
+    wire: CreateResponse = decode_body(body, REQUEST, notes, CONTENT)
+    return wire
 
 
 def drafted(
-    wire: CreateResponse, notes: Notes, keep: Keep, *, compacts: bool = False
+    wire: CreateResponse,
+    notes: Notes,
+    keep: Keep,
+    finish: Callable[[Decoded], Decoded] = lambda decoded: decoded,
+    *,
+    compacts: bool = False,
 ) -> Decoded | Draft:
-    """Return what a body says, or a draft of it where that refers to what is stored."""
-    draft = Draft(wire, notes, keep, compacts)
+    """Return what a body says, or a draft of it where that refers to what is stored.
+
+    `finish` makes of it what another call than the creation of a response needs.
+    """
+    draft = Draft(wire, notes, keep, finish, compacts)
     return draft if draft.needs else draft.complete(Supplies())
 
 
 class Draft:
     """A request whose body was read, and that may refer to what is stored."""
 
-    def __init__(self, wire: CreateResponse, notes: Notes, keep: Keep, compacts: bool) -> None:
+    def __init__(
+        self,
+        wire: CreateResponse,
+        notes: Notes,
+        keep: Keep,
+        finish: Callable[[Decoded], Decoded],
+        compacts: bool,
+    ) -> None:
         self._wire = wire
         self._notes = notes
+        self._finish = finish
         self._compacts = compacts
         self._conversation = continued(wire)
         self.needs = wanted(wire, self._conversation)
@@ -102,10 +125,16 @@ class Draft:
             wire.previous_response_id or "",
             self._conversation,
             found.items,
+            self._past(found) if compacts else (),
         )
         if compacts:
             request = asked_to_compact(request, self._notes)
-        return Decoded(request, memo, memo.background, self._kept)
+        return self._finish(Decoded(request, memo, memo.background, self._kept))
+
+    def _past(self, found: Supplies) -> tuple[StoredItem, ...]:
+        if self._conversation:
+            return found.conversations[self._conversation]
+        return found.responses.get(self._wire.previous_response_id or "", ())
 
 
 def _kept(wire: CreateResponse, conversation: str, notes: Notes, keep: Keep) -> tuple[bool, bool]:
