@@ -16,12 +16,14 @@ from starlette.types import ASGIApp
 
 from oaicompat.models import PRESETS, ModelMap
 from oaicompat_server.auth import Gate, plan_access
+from oaicompat_server.background import Background
 from oaicompat_server.config import ConfigError
 from oaicompat_server.credentials import Credential, Pool
 from oaicompat_server.listing import ModelList
 from oaicompat_server.relay import Relay
 from oaicompat_server.routes import Router
 from oaicompat_server.settings import Config
+from oaicompat_server.store.memory import MemoryStore
 from oaicompat_server.upstream import Upstream
 
 _GC_THRESHOLD = 50_000
@@ -61,6 +63,8 @@ def create_app(config: Config, *, tune: bool = True) -> Starlette:
     pool = Pool([Credential.of(entry) for entry in config.credentials])
     models = model_map(config)
     relay = Relay(config, upstream, pool, models)
+    relay.store = MemoryStore()
+    relay.background = background = Background(relay)
     listing = ModelList(config, upstream, pool, models, relay.target)
 
     @asynccontextmanager
@@ -70,8 +74,12 @@ def create_app(config: Config, *, tune: bool = True) -> Starlette:
             gc.collect()
             gc.freeze()
             gc.set_threshold(_GC_THRESHOLD, 20, 20)
-        yield
-        await upstream.aclose()
+        try:
+            yield
+            await background.aclose()
+        finally:
+            await upstream.aclose()
+            await relay.store.aclose()
 
     app = _Gateway(middleware=[Middleware(Gate, access=access)], lifespan=lifespan)
     # A mount's pattern lets some paths by (`*`, a decoded line end), so our router is what follows no route.

@@ -10,8 +10,12 @@ import time
 from collections.abc import Iterable
 from typing import Protocol
 
-from oaicompat.supplies import Effect, Needs, RememberSignature, Supplies
-from oaicompat_server.store import SignatureStore
+from oaicompat.errors import InvalidRequestError, OaicompatError
+from oaicompat.supplies import Effect, Item, KeepResponse, Needs, RememberSignature, Supplies
+from oaicompat_server.store import NotStored, SignatureStore, Store, StoredResponse, StoreError
+
+LEASE_SECONDS = 60.0
+"""How long a response that runs in the background counts as running after its last sign of life."""
 
 
 class Recall(Protocol):
@@ -29,19 +33,104 @@ class Recall(Protocol):
 class StoredRecall:
     """Finds and keeps in what requests share; `owner` is whose it is (see `auth.OWNER`)."""
 
-    def __init__(self, signatures: SignatureStore, owner: str) -> None:
+    def __init__(self, signatures: SignatureStore, store: Store, owner: str) -> None:
         self._signatures = signatures
+        self._store = store
         self._owner = owner
 
     async def find(self, wanted: Needs) -> Supplies:
         """Return what is there of what is wanted."""
-        found = self._signatures.find(self._owner, wanted.signatures, time.monotonic())
-        return Supplies(signatures=found)
+        signatures = self._signatures.find(self._owner, wanted.signatures, time.monotonic())
+        if not (wanted.responses or wanted.conversations or wanted.items):
+            return Supplies(signatures=signatures)
+        try:
+            return Supplies(
+                signatures=signatures,
+                responses=await self._histories(wanted.responses),
+                conversations=await self._conversations(wanted.conversations),
+                items=await self._store.items(self._owner, wanted.items) if wanted.items else {},
+            )
+        except StoreError as error:
+            raise unavailable(error) from error
+
+    async def _histories(self, ids: Iterable[str]) -> dict[str, tuple[Item, ...]]:
+        found: dict[str, tuple[Item, ...]] = {}
+        for response_id in ids:
+            response = await self._store.find(self._owner, response_id)
+            if response is None:
+                continue
+            if response.running_until:
+                raise InvalidRequestError(
+                    "The previous response has not ended yet.", param="previous_response_id"
+                )
+            try:
+                found[response_id] = await self._store.history(
+                    self._owner, response_id, time.time()
+                )
+            except NotStored:
+                continue
+        return found
+
+    async def _conversations(self, ids: Iterable[str]) -> dict[str, tuple[Item, ...]]:
+        found: dict[str, tuple[Item, ...]] = {}
+        for conversation_id in ids:
+            items = await self._store.conversation_items(self._owner, conversation_id, time.time())
+            if items is not None:
+                found[conversation_id] = items
+        return found
 
     async def keep(self, effects: Iterable[Effect]) -> None:
         """Keep what an answer leaves."""
         for effect in effects:
-            if isinstance(effect, RememberSignature):
-                self._signatures.remember(
-                    self._owner, effect.call_id, effect.signature, time.monotonic()
-                )
+            match effect:
+                case RememberSignature():
+                    now = time.monotonic()
+                    self._signatures.remember(self._owner, effect.call_id, effect.signature, now)
+                case KeepResponse():
+                    try:
+                        await self._keep_response(effect)
+                    except StoreError as error:
+                        raise unavailable(error) from error
+
+    async def _keep_response(self, effect: KeepResponse) -> None:
+        now = time.time()
+        conversation = "" if effect.failed else effect.conversation
+        if effect.store:
+            kept = await self._store.save(
+                self._owner, stored_response(effect, conversation, now), effect.frames, now
+            )
+        elif conversation:
+            items = (*effect.input, *effect.output)
+            kept = await self._store.add_items(self._owner, conversation, items, now)
+        else:
+            return
+        if conversation and not kept:
+            raise InvalidRequestError(
+                f"Conversation with id '{conversation}' not found.",
+                status=404,
+                param="conversation",
+            )
+
+
+def stored_response(effect: KeepResponse, conversation: str, now: float) -> StoredResponse:
+    """Return what the store keeps of a response; `conversation` is what it is to be added to."""
+    return StoredResponse(
+        effect.id,
+        float(effect.created),
+        effect.body,
+        effect.input,
+        effect.output,
+        effect.previous,
+        conversation,
+        now + LEASE_SECONDS if effect.running else 0.0,
+    )
+
+
+def unavailable(error: StoreError) -> OaicompatError:
+    """Return the error for a store that cannot be used."""
+    return OaicompatError(
+        f"The gateway's state cannot be used now: {error}",
+        status=503,
+        type="server_error",
+        code="state_unavailable",
+    )

@@ -7,13 +7,17 @@ from __future__ import annotations
 
 import secrets
 import time
+from collections.abc import AsyncIterator
+from typing import Protocol, get_args
 
 import anyio
 import anyio.to_thread
 from msgspec import Struct
+from msgspec.structs import replace
 
-from oaicompat.dialects import AnswerOptions
+from oaicompat.dialects import AnswerOptions, Keep
 from oaicompat.errors import OaicompatError
+from oaicompat.events import Frame
 from oaicompat.exchange import Exchange, Options
 from oaicompat.models import ModelMap
 from oaicompat.providers.gemini.context import EncodeOptions
@@ -21,8 +25,9 @@ from oaicompat.providers.gemini.endpoints import Target
 from oaicompat.retry import RetryPolicy
 from oaicompat_server.admission import Admission
 from oaicompat_server.credentials import Credential, Pool
+from oaicompat_server.recall import Recall
 from oaicompat_server.settings import Config
-from oaicompat_server.store import SignatureStore
+from oaicompat_server.store import SignatureStore, Store
 from oaicompat_server.upstream import Upstream
 
 _PARSE_IN_THREAD = 4 * 1024 * 1024
@@ -32,7 +37,8 @@ _PARSERS = 2
 class Incoming(Struct, frozen=True):
     """One request whose body has been read.
 
-    `started` is when it came, on the monotonic clock; `owner` whose it is (see `auth.OWNER`).
+    `started` is when it came, on the monotonic clock; `owner` whose it is (see `auth.OWNER`). `streaming`
+    overrules the body; `silent` asks the model nothing; `keep` tells which responses its `Recall` can keep.
     """
 
     dialect: str
@@ -40,10 +46,40 @@ class Incoming(Struct, frozen=True):
     request_id: str
     started: float
     owner: str = ""
+    streaming: bool | None = None
+    silent: bool = False
+    keep: Keep = "stored"
+
+
+class Followed(Protocol):
+    """A response that is made in the background; `body` is the Response object."""
+
+    @property
+    def body(self) -> bytes: ...
+
+    def follow(self, after: int, idle: float) -> AsyncIterator[tuple[Frame, ...]]:
+        """Yield its frames whose sequence is greater than `after`; a comment after `idle` silent seconds."""
+        ...
+
+    async def cancel(self) -> bytes:
+        """End it as cancelled; return its body then."""
+        ...
+
+
+class Background(Protocol):
+    """Makes responses whose client does not wait."""
+
+    async def start(self, incoming: Incoming, exchange: Exchange, recall: Recall) -> Followed:
+        """Begin to answer; return once the response is stored."""
+        ...
+
+    def find(self, owner: str, response_id: str) -> Followed | None:
+        """Return a response that is made here and has not ended."""
+        ...
 
 
 class Relay:
-    """Serves requests; owns what they share."""
+    """Owns what requests share; `store` and `background` are set when the application starts."""
 
     def __init__(self, config: Config, upstream: Upstream, pool: Pool, models: ModelMap) -> None:
         server = config.server
@@ -54,12 +90,15 @@ class Relay:
         self.admission = Admission(server.max_in_flight, server.queue, server.queue_wait)
         self.policy = RetryPolicy(attempts=config.upstream.attempts)
         self.signatures = SignatureStore()
+        self.store: Store
+        self.background: Background
         self.leases = 0
         answer = config.answer
-        self._options = Options(
+        options = Options(
             answer=AnswerOptions(images=answer.images, code=answer.code),
             encode=EncodeOptions(thoughts=answer.thoughts),
         )
+        self._options = {keep: replace(options, keep=keep) for keep in get_args(Keep)}
         self._parsers = anyio.CapacityLimiter(_PARSERS)
 
     def target(self, credential: Credential) -> Target:
@@ -77,7 +116,9 @@ class Relay:
                 created=int(time.time()),
                 new_id=_new_id,
                 strict=self.config.request.strict,
-                options=self._options,
+                streaming=incoming.streaming,
+                silent=incoming.silent,
+                options=self._options[incoming.keep],
             )
 
         if len(incoming.body) < _PARSE_IN_THREAD:

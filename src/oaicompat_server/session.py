@@ -47,7 +47,7 @@ logger = logging.getLogger("oaicompat")
 
 async def serve(relay: Relay, incoming: Incoming, receive: Receive, send: Send) -> None:
     """Answer one HTTP request; returns when the answer is sent, or the client has left."""
-    recall = StoredRecall(relay.signatures, incoming.owner)
+    recall = StoredRecall(relay.signatures, relay.store, incoming.owner)
     with anyio.CancelScope() as scope:
         session = Session(relay, incoming, recall, partial(Answer, send), scope)
         watcher = asyncio.get_running_loop().create_task(_cancel_on_leave(receive, scope))
@@ -62,7 +62,7 @@ class Session:
     """The work on one request.
 
     `recall` finds and keeps what belongs to its client, `opening` begins the reply, and `scope` is cancelled
-    where a reply can no longer be written.
+    where a reply can no longer be written. An `exchange` that is given goes on in the background.
     """
 
     def __init__(
@@ -72,6 +72,7 @@ class Session:
         recall: Recall,
         opening: Opening,
         scope: anyio.CancelScope,
+        exchange: Exchange | None = None,
     ) -> None:
         self._relay = relay
         self._incoming = incoming
@@ -79,7 +80,8 @@ class Session:
         self._opening = opening
         self._scope = scope
         self._account = ""
-        self._exchange: Exchange | None = None
+        self._exchange = exchange
+        self._detached = exchange is not None
         self._reply = opening(False, self._headers)
         self._moved = 0.0
         self._deadline = 0.0
@@ -88,8 +90,10 @@ class Session:
     async def run(self) -> None:
         """Do the work and answer; nothing but cancellation comes out of here."""
         try:
-            self._exchange = exchange = await self._relay.exchange(self._incoming)
-            await self._supply(exchange)
+            exchange = self._exchange or await self._begin()
+            if exchange.background and not self._detached:
+                await self._detach(exchange)
+                return
             self._reply = self._opening(exchange.streaming, self._headers)
             async with self._relay.admission:
                 await self._within_deadline(exchange)
@@ -101,10 +105,28 @@ class Session:
             )
             await self._fail(internal_error(self._incoming.request_id))
 
-    async def _supply(self, exchange: Exchange) -> None:
-        """Give the exchange what it wants from outside."""
+    async def abort(self, error: OaicompatError) -> None:
+        """End an answer whose work was cancelled."""
+        await self._fail(error)
+
+    async def _begin(self) -> Exchange:
+        """Decode the request, with what it wants from outside."""
+        self._exchange = exchange = await self._relay.exchange(self._incoming)
         while wanted := exchange.needs():
             exchange.supply(await self._recall.find(wanted))
+        return exchange
+
+    async def _detach(self, exchange: Exchange) -> None:
+        """Leave the work to the background; answer with what is known, or follow it where that is wanted."""
+        run = await self._relay.background.start(self._incoming, exchange, self._recall)
+        self._exchange = None
+        self._reply = self._opening(exchange.followed, self._headers)
+        if not exchange.followed:
+            await self._reply.write((Frame(run.body),))
+            return
+        async for frames in run.follow(-1, self._relay.config.answer.keepalive):
+            await self._reply.write(frames)
+        await self._reply.end()
 
     async def _within_deadline(self, exchange: Exchange) -> None:
         settings = self._relay.config.upstream
@@ -197,7 +219,9 @@ class Session:
         if effects:
             await self._recall.keep(effects)
         await self._reply.write(frames)
-        if self._heart is None and self._reply.started and not self._reply.ended:
+        if self._detached or self._heart is not None:
+            return
+        if self._reply.started and not self._reply.ended:
             self._heart = asyncio.get_running_loop().create_task(self._keep_alive())
 
     def stop(self) -> None:
@@ -207,7 +231,9 @@ class Session:
 
     async def _keep_alive(self) -> None:
         """Send the dialect's heartbeat whenever the stream was silent for the interval."""
-        interval = self._relay.config.answer.keepalive
+        answer = self._relay.config.answer
+        chat = self._incoming.dialect == "chat"
+        interval = answer.keepalive if chat else answer.keepalive_responses
         while not self._reply.ended and self._exchange is not None:
             wait = self._moved + interval - time.monotonic()
             if wait > 0:

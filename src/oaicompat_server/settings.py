@@ -88,6 +88,7 @@ class AnswerSettings(Section, frozen=True):
     code: Literal["carrier", "fenced"] = "carrier"
     thoughts: bool | None = None
     keepalive: Seconds = 15.0
+    keepalive_responses: Seconds = 60.0
 
 
 class StateSettings(Section, frozen=True):

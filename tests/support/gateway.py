@@ -18,6 +18,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from msgspec import structs
+from tests.support.witness import Witness
 
 from oaicompat_server.app import create_app
 from oaicompat_server.auth import App
@@ -47,19 +48,22 @@ class Serving:
 
 
 class Gateway:
-    """A running gateway; `url` is what clients take as base URL."""
+    """A running gateway; `url` is what clients take as base URL, `witness` has what passed."""
 
-    def __init__(self, serving: Serving, simulator: Simulator) -> None:
+    def __init__(
+        self, serving: Serving, simulator: Simulator, witness: Witness | None = None
+    ) -> None:
         self.port = serving.port
         self.origin = f"http://127.0.0.1:{serving.port}"
         self.url = f"{self.origin}/v1"
         self.simulator = simulator
-        self._serving = serving
+        self.witness = witness
+        self.serving = serving
 
     @property
     def relay(self) -> Any:
         """Return the shared parts, for a look at counters."""
-        state: Any = self._serving.app
+        state: Any = self.serving.app
         return state.state.relay
 
     def idle(self) -> dict[str, int]:
@@ -71,10 +75,10 @@ class Gateway:
                 "active": relay.admission.active,
                 "waiting": relay.admission.waiting,
                 "leases": relay.leases,
-                "tasks": len(self._serving.server.server_state.tasks),
+                "tasks": len(self.serving.server.server_state.tasks),
             }
 
-        found: dict[str, int] = self._serving.call(look)
+        found: dict[str, int] = self.serving.call(look)
         return found
 
 
@@ -113,15 +117,17 @@ def gateway(
     *,
     keys: tuple[str, ...] = ("first-key",),
     limits: Limits | None = None,
+    witnessed: bool = False,
 ) -> Iterator[Gateway]:
     """Serve the gateway in front of a simulator (a given one must be running already).
 
     `config` is taken as it is but for the upstream's address; `keys` are the credentials when it lists none.
+    With `witnessed` what clients of Responses send and get is kept.
     """
     if upstream is None:
         with (
             running(any_model=True) as simulator,
-            gateway(config, simulator, keys=keys, limits=limits) as served,
+            gateway(config, simulator, keys=keys, limits=limits, witnessed=witnessed) as served,
         ):
             yield served
         return
@@ -133,5 +139,6 @@ def gateway(
     )
     config = structs.replace(config, upstream=settings, server=server, credentials=credentials)
     app = create_app(config, tune=False)
-    with serving(app, limits) as running_app:
-        yield Gateway(running_app, upstream)
+    witness = Witness(app) if witnessed else None
+    with serving(witness or app, limits) as running_app:
+        yield Gateway(running_app, upstream, witness)
