@@ -117,8 +117,11 @@ def test_addresses_in_commands_are_served(page: Path) -> None:
 
 @every_page
 def test_settings_are_valid(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Settings that name variables and files are given some."""
+    """Settings that name variables and files are given some; those of Codex only have to be TOML."""
     for code in blocks(page, "toml"):
+        if "[model_providers." in code:
+            assert tomllib.loads(code)["model_providers"]
+            continue
         secret = tmp_path / "secret"
         secret.write_text("k" * 20, "ascii")
         secret.chmod(0o600)
