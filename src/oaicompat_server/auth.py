@@ -39,7 +39,7 @@ EXEMPT_PATHS = frozenset({"/healthz", "/health", "/readyz"})
 _EXEMPT_METHODS = frozenset({"GET", "HEAD"})
 _KEY_HEADERS = (b"authorization", b"x-api-key", b"x-goog-api-key")
 _HOST = re.compile(rb"(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9_.-]+)(?::([0-9]{1,5}))?\Z")
-_METHODS = b"GET, POST, HEAD, OPTIONS"
+_METHODS = b"GET, POST, DELETE, HEAD, OPTIONS"
 
 
 class Access(Struct, frozen=True):

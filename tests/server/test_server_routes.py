@@ -14,7 +14,8 @@ from msgspec import structs
 from tests.support.gateway import Gateway, gateway
 
 from oaicompat_server.framing import request_id_of
-from oaicompat_server.routes import Route, resolve
+from oaicompat_server.handlers.context import Route
+from oaicompat_server.routes import resolve
 from oaicompat_server.secret import Secret
 from oaicompat_server.settings import AuthSettings, Config, ModelSettings, ServerSettings
 

@@ -1,0 +1,36 @@
+"""The routes whose requests are answered by a model.
+
+One rule: the route decides the dialect of the answer; everything else about a request is its session's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from oaicompat_server.bodies import read_body
+from oaicompat_server.handlers.context import Context, Table
+from oaicompat_server.relay import Incoming, Relay
+from oaicompat_server.session import serve
+
+DIALECT_ROUTES: Mapping[str, str] = {
+    "/chat/completions": "chat",
+    "/responses": "responses",
+    "/responses/compact": "responses/compact",
+    "/responses/input_tokens": "responses/input_tokens",
+}
+"""The dialect behind each route that takes a request; a new one is one line."""
+
+
+class Exchanges:
+    """Has the relay answer."""
+
+    def __init__(self, relay: Relay) -> None:
+        self._relay = relay
+        self.table: Table = {path: {"POST": self._exchange} for path in DIALECT_ROUTES}
+
+    async def _exchange(self, context: Context) -> None:
+        limit = self._relay.config.server.body_limit
+        body = await read_body(context.headers, context.receive, limit)
+        dialect = DIALECT_ROUTES[context.route.suffix]
+        incoming = Incoming(dialect, body, context.request_id, context.started, owner=context.owner)
+        await serve(self._relay, incoming, context.receive, context.send)

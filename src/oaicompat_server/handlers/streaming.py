@@ -1,0 +1,64 @@
+"""Streams whose frames are there already, or come from somebody else's work.
+
+One rule: the client's leaving ends the work of asking for more; a failure after the first frame is told in
+band.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator
+
+import anyio
+
+from oaicompat.dialects.responses.broken import error_frame
+from oaicompat.errors import InvalidRequestError, OaicompatError
+from oaicompat.events import Frame
+from oaicompat_server.framing import Answer, Receive, common_headers
+from oaicompat_server.handlers.context import Context
+from oaicompat_server.recall import unavailable
+from oaicompat_server.store import StoreError
+
+logger = logging.getLogger("oaicompat")
+
+
+async def send_stream(context: Context, frames: AsyncIterator[tuple[Frame, ...]]) -> None:
+    """Send frames as they come; returns when they are sent, or the client has left.
+
+    Raises `OaicompatError` and `StoreError` where nothing was sent yet.
+    """
+    answer = Answer(context.send, True, lambda: common_headers(context.request_id, context.started))
+    with anyio.CancelScope() as scope:
+        loop = asyncio.get_running_loop()
+        watcher = loop.create_task(_cancel_on_leave(context.receive, scope))
+        try:
+            await _send(answer, frames)
+        finally:
+            watcher.cancel()
+
+
+async def _send(answer: Answer, frames: AsyncIterator[tuple[Frame, ...]]) -> None:
+    last = -1
+    try:
+        async for each in frames:
+            await answer.write(each)
+            last = max(last, *(frame.sequence for frame in each))
+    except (OaicompatError, StoreError) as error:
+        if not answer.started:
+            raise
+        logger.warning("a stored stream was broken off: %s", error)
+        told = unavailable(error) if isinstance(error, StoreError) else error
+        await answer.fail(told, [error_frame(told, last + 1)])
+        return
+    if not answer.started:
+        raise InvalidRequestError("The events of this response were not kept.", param="stream")
+    await answer.end()
+
+
+async def _cancel_on_leave(receive: Receive, scope: anyio.CancelScope) -> None:
+    while True:
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            scope.cancel()
+            return
