@@ -24,6 +24,7 @@ from oaicompat_server.relay import Relay
 from oaicompat_server.routes import Router
 from oaicompat_server.settings import Config
 from oaicompat_server.store.memory import MemoryStore
+from oaicompat_server.upkeep import kept_up
 from oaicompat_server.upstream import Upstream
 
 _GC_THRESHOLD = 50_000
@@ -75,8 +76,9 @@ def create_app(config: Config, *, tune: bool = True) -> Starlette:
             gc.freeze()
             gc.set_threshold(_GC_THRESHOLD, 20, 20)
         try:
-            yield
-            await background.aclose()
+            async with kept_up(relay.store):
+                yield
+                await background.aclose()
         finally:
             await upstream.aclose()
             await relay.store.aclose()

@@ -21,6 +21,7 @@ from oaicompat.events import Frame
 from oaicompat.exchange import Call, Exchange
 from oaicompat.providers.gemini.endpoints import headers as endpoint_headers
 from oaicompat_server.attempts import Attempts
+from oaicompat_server.bodies import cancel_on_leave
 from oaicompat_server.credentials import REFUSED, Credential
 from oaicompat_server.framing import (
     Answer,
@@ -50,7 +51,7 @@ async def serve(relay: Relay, incoming: Incoming, receive: Receive, send: Send) 
     recall = StoredRecall(relay.signatures, relay.store, incoming.owner)
     with anyio.CancelScope() as scope:
         session = Session(relay, incoming, recall, partial(Answer, send), scope)
-        watcher = asyncio.get_running_loop().create_task(_cancel_on_leave(receive, scope))
+        watcher = asyncio.get_running_loop().create_task(cancel_on_leave(receive, scope))
         try:
             await session.run()
         finally:
@@ -279,11 +280,3 @@ class Session:
         if self._account and shown.account:
             headers.append((b"x-account-email", header_value(self._account)))
         return headers
-
-
-async def _cancel_on_leave(receive: Receive, scope: anyio.CancelScope) -> None:
-    while True:
-        message = await receive()
-        if message["type"] == "http.disconnect":
-            scope.cancel()
-            return

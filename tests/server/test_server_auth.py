@@ -37,10 +37,11 @@ PATHS = [
     "/v1/messages", "/..", "/../healthz", "/%2e%2e/healthz", "/healthz%2e", "/healthz\\", "\\healthz",
     "/healthz\t", "/healthz\r\n", "/\uff48ealthz", "/healthz/\u200b", "/v1/models/healthz", "*",
     "/internal/warmup", "/health,z", "/healthz&x=1",
-    "/v1/responses/resp_1", "/v1/responses/resp_1/cancel", "/responses/resp_1/input_items", "/responses/healthz",
-    "/v1/responses/compact", "/v1/responses/input_tokens", "/v1/responses/../healthz", "/v1/conversations",
-    "/v1/conversations/conv_1", "/conversations/conv_1/items", "/v1/conversations/conv_1/items/msg_1",
-    "/v1/conversations/healthz", "/v1/chat/completions/responses/resp_1",
+    "/v1/responses/resp_1", "/v1/responses/resp_1/cancel", "/responses/resp_1/input_items",
+    "/responses/healthz", "/v1/responses/compact", "/v1/responses/input_tokens", "/v1/responses/../healthz",
+    "/v1/conversations", "/v1/conversations/conv_1", "/conversations/conv_1/items",
+    "/v1/conversations/conv_1/items/msg_1", "/v1/conversations/healthz",
+    "/v1/chat/completions/responses/resp_1",
 ]  # fmt: skip
 METHODS = ["GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS", "TRACE", "get"]
 EXEMPT = {

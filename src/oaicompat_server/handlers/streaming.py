@@ -15,7 +15,8 @@ import anyio
 from oaicompat.dialects.responses.broken import error_frame
 from oaicompat.errors import InvalidRequestError, OaicompatError
 from oaicompat.events import Frame
-from oaicompat_server.framing import Answer, Receive, common_headers
+from oaicompat_server.bodies import cancel_on_leave
+from oaicompat_server.framing import Answer, common_headers
 from oaicompat_server.handlers.context import Context
 from oaicompat_server.recall import unavailable
 from oaicompat_server.store import StoreError
@@ -31,7 +32,7 @@ async def send_stream(context: Context, frames: AsyncIterator[tuple[Frame, ...]]
     answer = Answer(context.send, True, lambda: common_headers(context.request_id, context.started))
     with anyio.CancelScope() as scope:
         loop = asyncio.get_running_loop()
-        watcher = loop.create_task(_cancel_on_leave(context.receive, scope))
+        watcher = loop.create_task(cancel_on_leave(context.receive, scope))
         try:
             await _send(answer, frames)
         finally:
@@ -54,11 +55,3 @@ async def _send(answer: Answer, frames: AsyncIterator[tuple[Frame, ...]]) -> Non
     if not answer.started:
         raise InvalidRequestError("The events of this response were not kept.", param="stream")
     await answer.end()
-
-
-async def _cancel_on_leave(receive: Receive, scope: anyio.CancelScope) -> None:
-    while True:
-        message = await receive()
-        if message["type"] == "http.disconnect":
-            scope.cancel()
-            return
