@@ -98,7 +98,9 @@ def _loaded(options: argparse.Namespace) -> Loaded:
         "request.strict": getattr(options, "strict", None),
         "upstream.base_url": getattr(options, "base_url", None),
     }
-    loaded = load(options.config, flags=flags)
+    # What a demo was told is nothing to keep.
+    defaults = {"state.store": "memory"} if getattr(options, "demo", False) else None
+    loaded = load(options.config, flags=flags, defaults=defaults)
     for warning in loaded.warnings:
         print(f"oaicompat: warning: {warning}", file=sys.stderr)
     return loaded
@@ -118,6 +120,7 @@ def _serve(options: argparse.Namespace) -> int:
     if not config.credentials and not options.demo:
         raise ConfigError(_NO_CREDENTIALS)
     known = [*config.auth.keys, *(entry.key for entry in config.credentials)]
+    known.append(config.state.redis_url)
     set_up(known, logging.DEBUG if options.verbose else logging.INFO)
     return _run(_serve_on(bind(config.server.host, config.server.port), config, options.demo))
 

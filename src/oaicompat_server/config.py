@@ -66,8 +66,11 @@ def load(
     *,
     environ: Mapping[str, str] | None = None,
     flags: Mapping[str, Any] | None = None,
+    defaults: Mapping[str, Any] | None = None,
 ) -> Loaded:
     """Merge file, environment and flags (dotted names to values) into checked settings.
+
+    `defaults`, named like flags, replace those of the settings.
 
     `path` or `OAICOMPAT_CONFIG` names a file that must exist; the default file is read when it exists.
     `GEMINI_API_KEY` and `GOOGLE_API_KEY` (one key or several, comma-separated) become credentials when no
@@ -75,6 +78,8 @@ def load(
     """
     environ = os.environ if environ is None else environ
     merged = _Merged()
+    for dotted, value in (defaults or {}).items():
+        merged.add(dotted.split("."), value, "default")
     found = _find_file(path, environ)
     if found is not None:
         merged.add_table(_read_toml(found), str(found))

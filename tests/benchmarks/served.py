@@ -11,13 +11,14 @@ import sys
 from oaicompat_server.app import create_app
 from oaicompat_server.secret import Secret
 from oaicompat_server.serving import bind, loop_factory, make_server
-from oaicompat_server.settings import Config, CredentialSettings, UpstreamSettings
+from oaicompat_server.settings import Config, CredentialSettings, StateSettings, UpstreamSettings
 
 
 async def serve(upstream_port: int) -> None:
     config = Config(
         upstream=UpstreamSettings(base_url=f"http://127.0.0.1:{upstream_port}"),
         credentials=(CredentialSettings(key=Secret("benchmark"), label="benchmark"),),
+        state=StateSettings(store="memory"),
     )
     listening = bind("127.0.0.1", 0)
     print(listening.getsockname()[1], flush=True)

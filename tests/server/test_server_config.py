@@ -43,6 +43,19 @@ def test_priority_rises_from_file_over_environment_to_flags(tmp_path: Path) -> N
     assert (config.server.port, config.server.queue, config.upstream.attempts) == (3, 7, 1)
 
 
+def test_other_defaults_give_way_to_every_source(tmp_path: Path) -> None:
+    path = tmp_path / "settings.toml"
+    path.write_text("[server]\nqueue = 7\n")
+    defaults = {"state.store": "memory", "server.queue": 5, "server.port": 1, "auth.mode": "off"}
+    config = load(
+        path, environ={"OAICOMPAT_PORT": "2"}, flags={"auth.mode": "strict"}, defaults=defaults
+    ).config
+    assert (config.state.store, config.server.queue) == ("memory", 7)
+    assert (config.server.port, config.auth.mode) == (2, "strict")
+    with pytest.raises(ConfigError, match="default"):
+        load(path, environ={}, defaults={"state.store": "stone"})
+
+
 def test_default_file_is_read_when_it_exists(tmp_path: Path) -> None:
     place = tmp_path / "oaicompat" / "config.toml"
     place.parent.mkdir()

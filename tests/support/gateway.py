@@ -66,6 +66,11 @@ class Gateway:
         state: Any = self.serving.app
         return state.state.relay
 
+    def check(self) -> None:
+        """Fail the test where a client of Responses was told what the API does not allow."""
+        if self.witness is not None:
+            self.witness.check()
+
     def idle(self) -> dict[str, int]:
         """Return what must be nothing when no request runs."""
         relay = self.relay
@@ -121,8 +126,9 @@ def gateway(
 ) -> Iterator[Gateway]:
     """Serve the gateway in front of a simulator (a given one must be running already).
 
-    `config` is taken as it is but for the upstream's address; `keys` are the credentials when it lists none.
-    With `witnessed` what clients of Responses send and get is kept.
+    `config` is taken as it is but for the upstream's address, and but for the state, which is in memory unless
+    a file is named; `keys` are the credentials when it lists none. With `witnessed` what clients of Responses
+    send and get is kept.
     """
     if upstream is None:
         with (
@@ -138,6 +144,8 @@ def gateway(
         CredentialSettings(key=Secret(key), label=key) for key in keys
     )
     config = structs.replace(config, upstream=settings, server=server, credentials=credentials)
+    if config.state.store == "sqlite" and not config.state.path:
+        config = structs.replace(config, state=structs.replace(config.state, store="memory"))
     app = create_app(config, tune=False)
     witness = Witness(app) if witnessed else None
     with serving(witness or app, limits) as running_app:
