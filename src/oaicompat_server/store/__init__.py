@@ -18,6 +18,7 @@ from oaicompat.supplies import Item
 from oaicompat_server.store.signatures import SignatureStore
 
 __all__ = [
+    "LONGEST_CHAIN",
     "Conversation",
     "Item",
     "NotStored",
@@ -26,6 +27,10 @@ __all__ = [
     "StoreError",
     "StoredResponse",
 ]
+
+
+LONGEST_CHAIN = 10_000
+"""How many responses may continue each other."""
 
 
 class StoredResponse(Struct, frozen=True):
@@ -79,8 +84,8 @@ class Store(Protocol):
         """Keep a response, with frames that follow those kept for it before, all or nothing.
 
         One that was kept before is replaced while it is running; False, and nothing is changed, where it has
-        ended or was deleted meanwhile. A response that has ended adds its input and output to its
-        conversation in the same step; False where that is gone.
+        ended or was deleted meanwhile: an id that was deleted is not used again. A response that has ended
+        adds its input and output to its conversation in the same step; False where that is gone.
         """
         ...
 
@@ -102,24 +107,31 @@ class Store(Protocol):
         ...
 
     async def delete(self, owner: str, response_id: str) -> bool:
-        """Forget a response with its items and frames; False where it is not there."""
+        """Forget a response with its items and frames; False where it is not there.
+
+        What it added to a conversation stays there.
+        """
         ...
 
     async def history(self, owner: str, response_id: str, now: float) -> tuple[Item, ...]:
         """Return the items of a response and of all it continues, oldest first, input before output.
 
-        Marks them all as used. Raises `NotStored` with the id of the response that is missing.
+        Marks them all as used. Raises `NotStored` with the id of the response that is missing, and
+        `StoreError` for a chain of more than `LONGEST_CHAIN` responses. One that continues itself comes once.
         """
         ...
 
     async def items(self, owner: str, ids: Sequence[str]) -> dict[str, Item]:
-        """Return those of these items that are kept, of responses and of conversations, by id."""
+        """Return those of these items that are kept, of responses and of conversations, by id.
+
+        Where an id occurs more than once, the item that was kept last wins.
+        """
         ...
 
     async def create_conversation(
         self, owner: str, conversation: Conversation, items: Sequence[Item]
     ) -> None:
-        """Keep a new conversation."""
+        """Keep a new conversation, used when it was created; one with its id is forgotten."""
         ...
 
     async def conversation(self, owner: str, conversation_id: str) -> Conversation | None:
@@ -133,7 +145,7 @@ class Store(Protocol):
         ...
 
     async def delete_conversation(self, owner: str, conversation_id: str) -> bool:
-        """Forget a conversation and its items; False where it is not there."""
+        """Forget a conversation and its items; False where it is not there. Responses keep theirs."""
         ...
 
     async def add_items(
@@ -149,11 +161,15 @@ class Store(Protocol):
         ...
 
     async def delete_item(self, owner: str, conversation_id: str, item_id: str) -> bool:
-        """Take one item out of a conversation; False where it is not there."""
+        """Take one item out of a conversation; False where it is not there. Responses keep theirs."""
         ...
 
     async def sweep(self, now: float) -> None:
-        """Forget what was not used for the retention time, and the least recently used above the size limit."""
+        """Forget what was not used for the retention time, and the least recently used above the size limit.
+
+        Saving, adding items, `history` and `conversation_items` are uses. A running response is not forgotten
+        before its `running_until`.
+        """
         ...
 
     async def aclose(self) -> None:

@@ -1,0 +1,54 @@
+"""Stores to test, each of its kind empty, and the values that are put into them.
+
+One rule: what a test of the contract needs is made here, so that it says nothing of the kind of store.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+
+from oaicompat.events import Frame
+from oaicompat_server.store import Item, Store, StoredResponse
+from oaicompat_server.store.memory import MemoryStore
+
+Opening = Callable[..., AbstractAsyncContextManager[Store]]
+"""Opens a store; takes `retention` (seconds) and `max_bytes`."""
+
+LONG = 30 * 86400.0
+MEGABYTE = 1 << 20
+
+
+@asynccontextmanager
+async def memory(*, retention: float = LONG, max_bytes: int = 1 << 30) -> AsyncIterator[Store]:
+    """Open a store in memory."""
+    store = MemoryStore(retention=retention, max_bytes=max_bytes)
+    yield store
+    await store.aclose()
+
+
+def item(id: str, text: str = "") -> Item:
+    """Return an item."""
+    return Item(id, f'{{"id":"{id}","text":"{text}"}}'.encode("utf-8", "surrogatepass"))
+
+
+def frame(sequence: int, text: str = "x") -> Frame:
+    """Return a frame of this number."""
+    return Frame(f'{{"sequence_number":{sequence},"delta":"{text}"}}'.encode(), "event", sequence)
+
+
+END = Frame(b"[DONE]")
+
+
+def response(
+    id: str,
+    *,
+    input: Sequence[Item] = (),
+    output: Sequence[Item] = (),
+    previous: str = "",
+    conversation: str = "",
+    until: float = 0.0,
+    body: bytes = b"{}",
+) -> StoredResponse:
+    """Return a response, running where `until` is given."""
+    return StoredResponse(id, 1.5, body, tuple(input), tuple(output), previous, conversation, until)
