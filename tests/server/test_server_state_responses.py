@@ -68,6 +68,7 @@ def test_a_response_is_retrieved_as_it_was_given(served: Gateway) -> None:
     check("Response", reply.data)
     head = ask(served, "HEAD", f"/v1/responses/{made['id']}?stream=true")
     assert (head.status, head.content) == (200, b"")
+    assert head.headers["content-type"] == "application/json"
     assert client(served).responses.retrieve(made["id"]).output_text == "hello"
 
 
@@ -398,6 +399,14 @@ class _Broken:
             return await getattr(self._store, name)(*values)
 
         return call
+
+
+def test_what_cannot_be_an_id_is_not_asked_for(served: Gateway) -> None:
+    with breaking(served, 0):
+        assert ask(served, "GET", "/v1/responses/resp_x").status == 503
+        assert ask(served, "GET", "/v1/responses/resp%20x").status == 404
+        assert ask(served, "GET", "/v1/conversations/conv_x").status == 503
+        assert ask(served, "GET", "/v1/conversations/conv%20x").status == 404
 
 
 @contextlib.contextmanager

@@ -35,7 +35,9 @@ class Reply:
     @property
     def error(self) -> Json:
         """Return the error object of a refusal."""
-        error: Json = self.data["error"]
+        data: Json = self.data
+        assert list(data) == ["error"]
+        error: Json = data["error"]
         assert set(error) == {"message", "type", "param", "code"}
         return error
 
