@@ -85,14 +85,19 @@ def test_stream_helper_keeps_a_snapshot(client: openai.OpenAI) -> None:
     assert seen[-1] == "one two three" == final.output_text
 
 
-def test_calls_and_what_follows(answer: Callable[..., Any], served: Gateway) -> None:
-    """The items go back as they came; the signature of the call goes with them."""
+def test_calls_and_what_follows(
+    answer: Callable[..., Any], served: Gateway, fresh: Callable[..., Gateway]
+) -> None:
+    """The items go back as they came, to a gateway that has seen nothing, with the call's signature."""
     first = answer(CALL, MODEL, tools=TOOLS)
     (call,) = of(first, "function_call")
     assert (call.name, call.arguments) == ("weather", '{"city":"Rome","days":2}')
     result = {"type": "function_call_output", "call_id": call.call_id, "output": "sunny"}
     items = [item.model_dump(exclude={"parsed_arguments"}) for item in first.output]
-    second = answer([{"role": "user", "content": CALL}, *items, result], MODEL, tools=TOOLS)
+    history: Any = [{"role": "user", "content": CALL}, *items, result]
+    other = fresh(upstream=served.simulator)
+    with openai.OpenAI(base_url=other.url, api_key="any", max_retries=0) as client:
+        second = client.responses.create(model=MODEL, input=history, tools=TOOLS, store=False)
     assert "sunny" in second.output_text
     (turn,) = [t for t in served.simulator.requests[-1].body["contents"] if t["role"] == "model"]
     assert turn["parts"][0]["thoughtSignature"] not in ("", SENTINEL)
