@@ -53,7 +53,13 @@ PREFIXES = ["", "/v1", "/v1/v1", "/v1/v1/v1"]
 
 
 @pytest.mark.parametrize("prefix", PREFIXES)
-@pytest.mark.parametrize("suffix", ["/chat/completions", "/completions", "/responses", "/models"])
+@pytest.mark.parametrize(
+    "suffix",
+    [
+        *("/chat/completions", "/completions", "/responses", "/models", "/conversations"),
+        *("/responses/compact", "/responses/input_tokens"),
+    ],
+)
 @pytest.mark.parametrize("end", ["", "/"])
 def test_every_spelling_of_a_route_is_the_route(prefix: str, suffix: str, end: str) -> None:
     assert resolve(prefix + suffix + end) == Route(suffix)
@@ -76,6 +82,28 @@ def test_every_spelling_of_a_route_is_the_route(prefix: str, suffix: str, end: s
 )
 def test_model_ids_are_greedy(path: str, model: str) -> None:
     assert resolve(path) == Route("/models/{id}", model)
+
+
+@pytest.mark.parametrize(
+    ("path", "route"),
+    [
+        ("/v1/responses/resp_1", Route("/responses/{id}", "resp_1")),
+        ("/responses/cancel", Route("/responses/{id}", "cancel")),
+        ("/v1/v1/responses/r/cancel/", Route("/responses/{id}/cancel", "r")),
+        ("/responses/r/input_items", Route("/responses/{id}/input_items", "r")),
+        ("/responses/compact/cancel", Route("/responses/{id}/cancel", "compact")),
+        ("/v1/conversations/c", Route("/conversations/{id}", "c")),
+        ("/conversations/c/items", Route("/conversations/{id}/items", "c")),
+        ("/conversations/c/items/i/j k", Route("/conversations/{id}/items/{item}", "c", "i/j k")),
+        ("/v1/chat/completions/v1/responses/r", Route("/responses/{id}", "r")),
+        ("/responses/r/else", None),
+        ("/responses//cancel", None),
+        ("/conversations//items", None),
+        ("/conversations/c/else", None),
+    ],
+)
+def test_ids_stand_where_they_belong(path: str, route: Route | None) -> None:
+    assert resolve(path) == route
 
 
 @pytest.mark.parametrize(
@@ -174,6 +202,8 @@ def test_unknown_paths_are_json_404_that_name_the_routes(served: Gateway) -> Non
         assert status == 404
         assert body["error"]["message"].startswith(f"Invalid URL ({method} {path})")
         assert "/v1/chat/completions" in body["error"]["message"]
+        assert "GET/DELETE /v1/responses/{id}, " in body["error"]["message"]
+        assert "GET/POST /v1/conversations/{id}/items, " in body["error"]["message"]
         assert body["error"]["code"] is None
 
 
