@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import AsyncIterator, Awaitable, Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -45,9 +46,11 @@ def anyio_backend() -> str:
     return "asyncio"
 
 
-@pytest.fixture(params=["memory"])
+@pytest.fixture(params=["memory", "sqlite"])
 def opening(request: pytest.FixtureRequest, tmp_path: Path) -> Opening:
     """Open an empty store of each kind."""
+    if request.param == "sqlite":
+        return partial(stores.sqlite, tmp_path / "state.sqlite3")
     return stores.memory
 
 

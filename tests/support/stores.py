@@ -7,10 +7,13 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from pathlib import Path
 
 from oaicompat.events import Frame
 from oaicompat_server.store import Item, Store, StoredResponse
+from oaicompat_server.store.database import Database
 from oaicompat_server.store.memory import MemoryStore
+from oaicompat_server.store.sqlite import SqliteStore
 
 Opening = Callable[..., AbstractAsyncContextManager[Store]]
 """Opens a store; takes `retention` (seconds) and `max_bytes`."""
@@ -25,6 +28,18 @@ async def memory(*, retention: float = LONG, max_bytes: int = 1 << 30) -> AsyncI
     store = MemoryStore(retention=retention, max_bytes=max_bytes)
     yield store
     await store.aclose()
+
+
+@asynccontextmanager
+async def sqlite(
+    path: Path, *, retention: float = LONG, max_bytes: int = 1 << 30
+) -> AsyncIterator[SqliteStore]:
+    """Open a store in this file."""
+    store = SqliteStore(Database(path), retention=retention, max_bytes=max_bytes)
+    try:
+        yield store
+    finally:
+        await store.aclose()
 
 
 def item(id: str, text: str = "") -> Item:
