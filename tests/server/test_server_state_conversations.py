@@ -129,6 +129,17 @@ def test_items_are_listed_by_page(served: Gateway) -> None:
     assert [item.id for item in found] == [item["id"] for item in reversed(every)]
 
 
+def test_an_id_that_comes_again_is_one_item(served: Gateway) -> None:
+    made = create(served, items=[{**HELLO, "id": name} for name in ("msg_a", "msg_b", "msg_c")])
+    changed = {"role": "user", "content": "changed", "id": "msg_a"}
+    assert ask(served, "POST", f"{BASE}/{made}/items", {"items": [changed]}).status == 200
+    found = list(client(served).conversations.items.list(made, limit=1, order="asc"))
+    assert [item.id for item in found] == ["msg_a", "msg_b", "msg_c"]
+    shown = listed(served, made, "?order=asc")["data"][0]
+    assert shown["content"][0]["text"] == "changed"
+    assert ask(served, "GET", f"{BASE}/{made}/items/msg_a").data == shown
+
+
 def test_single_items_are_retrieved_and_deleted(served: Gateway) -> None:
     odd = "mine/with a slash é"
     made = create(
@@ -172,6 +183,7 @@ def test_answers_go_into_their_conversation(served: Gateway) -> None:
         ([{"role": "user", "content": [{"type": "x"}]}], "items[0].content[0].type", "invalid_value"),
         ([{"type": "no such"}], "items[0].type", "invalid_value"),
         ([{"id": "msg_1"}], "items[0].type", "invalid_value"),
+        ([{**HELLO, "id": "msg_1"}] * 2, "items[1].id", "invalid_value"),
         ([{"type": "function_call", "name": "f", "arguments": "{}"}], "items[0].call_id",
          "missing_required_parameter"),
         ([{**HELLO, "x": json.loads("[" * 150 + "]" * 150)}], "items[0]", "invalid_value"),

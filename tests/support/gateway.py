@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+import time
 from collections.abc import Iterator
 from concurrent.futures import Future
 from contextlib import contextmanager
@@ -106,7 +107,11 @@ def serving(app: App, limits: Limits | None = None) -> Iterator[Serving]:
     thread = threading.Thread(target=run, name="gateway", daemon=True)
     thread.start()
     try:
-        yield Serving(app, server, loops.result(10), port)
+        loop = loops.result(10)
+        until = time.monotonic() + 10
+        while not server.started and thread.is_alive() and time.monotonic() < until:
+            time.sleep(0.001)
+        yield Serving(app, server, loop, port)
     finally:
         server.should_exit = True
         thread.join(3)

@@ -95,7 +95,7 @@ class Conversations:
         await context.reply(page.of(await self._items(context)))
 
     async def _retrieve_item(self, context: Context) -> None:
-        for item in await self._items(context):
+        for item in reversed(await self._items(context)):
             if item.id == context.route.item:
                 await context.reply(Raw(item.body))
                 return

@@ -76,8 +76,13 @@ class Page:
         self._after = query.text("after")
 
     def of(self, items: Sequence[Item]) -> dict[str, Any]:
-        """Return the list object for the wanted part of `items`, which are oldest first."""
-        ordered = list(reversed(items)) if self._newest_first else list(items)
+        """Return the list object for the wanted part of `items`, which are oldest first.
+
+        An id that occurs again is one item, as it came last: a cursor would have no place otherwise.
+        """
+        ordered = list({item.id: item for item in items}.values())
+        if self._newest_first:
+            ordered.reverse()
         if self._after:
             ordered = ordered[self._start(ordered) :]
         return item_list(ordered[: self._limit], more=len(ordered) > self._limit)

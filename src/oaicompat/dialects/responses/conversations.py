@@ -96,10 +96,14 @@ def _kept(body: bytes, items: Sequence[Item], token: str) -> tuple[StoredItem, .
     sent = msgspec.json.decode(body, type=_Sent).items
     if not given(sent):
         return ()
-    return tuple(
-        normalised(_plain(raw, f"items[{index}]"), f"{token}_{index}")
-        for index, raw in enumerate(msgspec.json.decode(sent, type=list[Raw]))
-    )
+    kept: dict[str, StoredItem] = {}
+    for index, raw in enumerate(msgspec.json.decode(sent, type=list[Raw])):
+        item = normalised(_plain(raw, f"items[{index}]"), f"{token}_{index}")
+        if item.id in kept:
+            message = f"Duplicate item found with id {clipped(item.id)}. Remove duplicate items and try again."
+            raise InvalidRequestError(message, param=f"items[{index}].id", code="invalid_value")
+        kept[item.id] = item
+    return tuple(kept.values())
 
 
 def _plain(raw: Raw, path: str) -> dict[str, Any]:
