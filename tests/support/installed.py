@@ -26,6 +26,9 @@ import pytest
 VERSIONS: dict[str, str] = {}
 """What was really used in this run, shown at its end."""
 
+_FAILED: dict[str, str] = {}
+"""What could not be installed in this run, and why; it is not tried twice."""
+
 
 def absent(reason: str) -> NoReturn:
     """Skip for want of a client, or fail where clients must be there (REQUIRE_CLIENTS)."""
@@ -56,7 +59,13 @@ def npm_packages(wanted: Mapping[str, str]) -> Path:
 
     def fill(place: Path) -> None:
         (place / "package.json").write_text(manifest, "utf-8")
-        quiet = ("--no-audit", "--no-fund", "--loglevel=error", "--fetch-retries=1")
+        quiet = (
+            "--no-audit",
+            "--no-fund",
+            "--loglevel=error",
+            "--fetch-retries=1",
+            "--fetch-retry-mintimeout=1000",
+        )
         # Node trusts only its own list of authorities unless told to look at the machine's, as pip does.
         _run([*npm, "install", *quiet], place, {**os.environ, "NODE_USE_SYSTEM_CA": "1"})
 
@@ -95,10 +104,21 @@ def _installed(kind: str, manifest: str, fill: Callable[[Path], None]) -> Path:
     root = Path(os.environ.get("CLIENTS_DIR") or default)
     mark = hashlib.sha256(manifest.encode()).hexdigest()[:12]
     place = root / f"{kind}-{mark}"
-    if not place.exists():
+    if not place.exists() and mark not in _FAILED:
         root.mkdir(mode=0o700, parents=True, exist_ok=True)
-        _fill(place, fill)
+        try:
+            _fill(place, fill)
+        except subprocess.SubprocessError as error:
+            _FAILED[mark] = _reason(error)
+    if mark in _FAILED:
+        absent(_FAILED[mark])
     return place
+
+
+def _reason(error: subprocess.SubprocessError) -> str:
+    if isinstance(error, subprocess.CalledProcessError):
+        return f"the clients cannot be installed: {' '.join(error.stderr.split())[:200]}"
+    return "installing the clients takes too long"
 
 
 def _fill(place: Path, fill: Callable[[Path], None]) -> None:
@@ -114,11 +134,6 @@ def _fill(place: Path, fill: Callable[[Path], None]) -> None:
 
 
 def _run(command: Sequence[str], place: Path, environment: dict[str, str]) -> None:
-    try:
-        ended = subprocess.run(
-            command, cwd=place, env=environment, capture_output=True, text=True, timeout=300
-        )
-    except subprocess.TimeoutExpired:
-        absent("installing the clients takes too long")
-    if ended.returncode:
-        absent(f"the clients cannot be installed: {' '.join(ended.stderr.split())[-300:]}")
+    subprocess.run(
+        command, cwd=place, env=environment, capture_output=True, text=True, timeout=300, check=True
+    )
