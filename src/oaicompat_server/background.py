@@ -11,12 +11,11 @@ import asyncio
 import logging
 import time
 from collections.abc import AsyncIterator, Iterable, Sequence
-from typing import Any
 
 import anyio
-import msgspec
 from msgspec.structs import replace
 
+from oaicompat.dialects.responses.broken import cancelled
 from oaicompat.errors import OaicompatError
 from oaicompat.events import Frame
 from oaicompat.exchange import Exchange
@@ -183,7 +182,7 @@ class Run:
 
     async def _finish(self, effect: KeepResponse) -> None:
         if self._stopped is not None and self._stopped.code == _CANCELLED:
-            effect = replace(effect, body=_cancelled(effect.body))
+            effect = replace(effect, body=cancelled(effect.body))
         async with self._lock:
             frames = effect.frames[self._kept :]
             now = time.time()
@@ -222,11 +221,6 @@ class Run:
     def _tell(self) -> None:
         changed, self._changed = self._changed, anyio.Event()
         changed.set()
-
-
-def _cancelled(body: bytes) -> bytes:
-    response: dict[str, Any] = msgspec.json.decode(body)
-    return msgspec.json.encode(response | {"status": "cancelled", "error": None})
 
 
 def _lost() -> OaicompatError:

@@ -21,6 +21,8 @@ from tests.benchmarks import samples
 
 ROUNDS = 3
 SERVERS = ("gateway", "passc", "pass")
+STORES = {"unstored": "memory", "memory": "memory", "sqlite": "sqlite"}
+"""The gateway as a server of Responses, by what becomes of them, and the store behind it."""
 TICKS = os.sysconf("SC_CLK_TCK")
 
 
@@ -34,6 +36,7 @@ class Scenario(Struct, frozen=True):
     chunks: int = 0
     pace: float = 0.0
     servers: tuple[str, ...] = SERVERS
+    responses: bool = False
 
 
 SCENARIOS = (
@@ -41,6 +44,8 @@ SCENARIOS = (
     Scenario("answer, c=256, 300 ms upstream", 256, 4.0, delay=0.3, servers=("gateway", "passc")),
     Scenario("burst stream, c=8", 8, 3.0, chunks=100),
     Scenario("paced stream, c=64", 64, 4.0, chunks=100, pace=0.02),
+    Scenario("response, c=32", 32, 3.0, servers=tuple(STORES), responses=True),
+    Scenario("burst response, c=8", 8, 3.0, chunks=100, servers=tuple(STORES), responses=True),
 )
 
 
@@ -75,11 +80,10 @@ def process(
 @contextmanager
 def server(name: str, upstream: int) -> Iterator[tuple[int, int]]:
     """Run one of the servers against an upstream port."""
-    arguments = (
-        ("tests.benchmarks.served", str(upstream))
-        if name == "gateway"
-        else ("tests.benchmarks.floors", name, str(upstream))
-    )
+    if name in ("passc", "pass"):
+        arguments = ("tests.benchmarks.floors", name, str(upstream))
+    else:
+        arguments = ("tests.benchmarks.served", str(upstream), STORES.get(name, "memory"))
     with process(*arguments) as (pid, port):
         _wait_for(port)
         yield pid, port
@@ -122,12 +126,18 @@ async def client(port: int, request: bytes, until: float, latencies: list[float]
     writer.close()
 
 
-async def load(port: int, scenario: Scenario, seconds: float) -> tuple[float, list[float]]:
-    body = samples.small_request(stream=scenario.chunks > 0)
+async def load(
+    port: int, scenario: Scenario, name: str, seconds: float
+) -> tuple[float, list[float]]:
+    streamed = scenario.chunks > 0
+    path, body = b"/v1/chat/completions", samples.small_request(stream=streamed)
+    if scenario.responses:
+        path = b"/v1/responses"
+        body = samples.small_response_request(stream=streamed, store=name != "unstored")
     request = (
-        b"POST /v1/chat/completions HTTP/1.1\r\nhost: 127.0.0.1:%d\r\ncontent-type: application/json\r\n"
+        b"POST %s HTTP/1.1\r\nhost: 127.0.0.1:%d\r\ncontent-type: application/json\r\n"
         b"authorization: Bearer sk-benchmark\r\ncontent-length: %d\r\n\r\n%s"
-        % (port, len(body), body)
+        % (path, port, len(body), body)
     )
     latencies: list[float] = []
     began = time.perf_counter()
@@ -146,9 +156,9 @@ def measure(scenario: Scenario) -> dict[str, list[Measured]]:
         for _ in range(ROUNDS):
             for name in scenario.servers:
                 with server(name, upstream_port) as (pid, port):
-                    uvloop.run(load(port, scenario, 0.5))
+                    uvloop.run(load(port, scenario, name, 0.5))
                     before = cpu(pid)
-                    elapsed, latencies = uvloop.run(load(port, scenario, scenario.seconds))
+                    elapsed, latencies = uvloop.run(load(port, scenario, name, scenario.seconds))
                     taken[name].append(Measured(cpu(pid) - before, elapsed, latencies))
     return taken
 
@@ -167,7 +177,7 @@ def print_figures() -> None:
             ratios = "  ".join(
                 f"{per_unit[name] / per_unit[floor]:.2f} x {floor}"
                 for floor in taken
-                if floor != "gateway"
+                if floor not in ("gateway", "memory", "sqlite")
             )
             rate = statistics.median(len(each.latencies) / each.elapsed for each in rounds)
             median = statistics.median(statistics.median(each.latencies) for each in rounds)

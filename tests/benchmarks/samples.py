@@ -58,6 +58,19 @@ def small_request(*, stream: bool = False) -> bytes:
     return json.dumps(body).encode()
 
 
+def small_response_request(*, stream: bool, store: bool) -> bytes:
+    """Return the same request as Responses has it."""
+    body = {
+        "model": "gpt-4o",
+        "instructions": "You are helpful.",
+        "input": "Say something about foxes.",
+        "temperature": 0.2,
+        "stream": stream,
+        "store": store,
+    }
+    return json.dumps(body).encode()
+
+
 def agent_request() -> bytes:
     """Return the request of a coding agent in mid-task: 50 messages, 30 tools, about 120 KB."""
     schema = {
