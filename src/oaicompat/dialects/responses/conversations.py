@@ -98,11 +98,14 @@ def _kept(body: bytes, items: Sequence[Item], token: str) -> tuple[StoredItem, .
         return ()
     kept: dict[str, StoredItem] = {}
     for index, raw in enumerate(msgspec.json.decode(sent, type=list[Raw])):
-        item = normalised(_plain(raw, f"items[{index}]"), f"{token}_{index}")
-        if item.id in kept:
-            message = f"Duplicate item found with id {clipped(item.id)}. Remove duplicate items and try again."
-            raise InvalidRequestError(message, param=f"items[{index}].id", code="invalid_value")
-        kept[item.id] = item
+        stored = normalised(_plain(raw, f"items[{index}]"), f"{token}_{index}")
+        if stored.id in kept:
+            raise InvalidRequestError(
+                f"Duplicate item found with id {clipped(stored.id)}. Remove duplicate items and try again.",
+                param=f"items[{index}].id",
+                code="invalid_value",
+            )
+        kept[stored.id] = stored
     return tuple(kept.values())
 
 
