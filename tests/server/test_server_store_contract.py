@@ -14,12 +14,14 @@ from tests.support.stores import END, MEGABYTE, Opening, frame, item, response
 
 from oaicompat.events import Frame
 from oaicompat_server.store import (
-    LONGEST_CHAIN,
     Conversation,
     Item,
     NotStored,
     Store,
     StoreError,
+    memory,
+    redis,
+    rows,
 )
 
 pytestmark = pytest.mark.anyio
@@ -46,11 +48,15 @@ def anyio_backend() -> str:
     return "asyncio"
 
 
-@pytest.fixture(params=["memory", "sqlite"])
-def opening(request: pytest.FixtureRequest, tmp_path: Path) -> Opening:
+@pytest.fixture(params=["memory", "sqlite", "redis"])
+async def opening(request: pytest.FixtureRequest, tmp_path: Path) -> Opening:
     """Open an empty store of each kind."""
     if request.param == "sqlite":
         return partial(stores.sqlite, tmp_path / "state.sqlite3")
+    if request.param == "redis":
+        url: str = request.getfixturevalue("redis_url")
+        await stores.flush(url)
+        return partial(stores.redis, url)
     return stores.memory
 
 
@@ -190,16 +196,18 @@ class TestHistory:
         assert await store.history("", "own", 2.0) == (item("own"),)
         assert await store.history("", "a", 2.0) == (item("b"), item("a"))
 
-    async def test_a_chain_has_an_end(self, store: Store) -> None:
+    async def test_a_chain_has_an_end(self, store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+        for module in (memory, redis, rows):
+            monkeypatch.setattr(module, "LONGEST_CHAIN", 40)
         await store.save("", response("r0"), [], 1.0)
         saving = (
             store.save("", response(f"r{each + 1}", previous=f"r{each}"), [], 1.0)
-            for each in range(LONGEST_CHAIN)
+            for each in range(40)
         )
         assert all(await asyncio.gather(*saving))
-        assert await store.history("", f"r{LONGEST_CHAIN - 1}", 2.0) == ()
+        assert await store.history("", "r39", 2.0) == ()
         with pytest.raises(StoreError, match="continue each other"):
-            await store.history("", f"r{LONGEST_CHAIN}", 2.0)
+            await store.history("", "r40", 2.0)
 
     async def test_a_running_response_is_part_of_it(self, store: Store) -> None:
         await store.save("", response("r", input=[item("i")], until=50.0), [], 1.0)
@@ -496,10 +504,12 @@ KEEP_TALKING: dict[str, Use] = {
 }
 
 
-@pytest.fixture
-def swept(opening: Opening) -> Opening:
-    """Open stores that can be swept, which is all but Redis: its own clock forgets there."""
-    return opening
+@pytest.fixture(params=["memory", "sqlite"])
+def swept(request: pytest.FixtureRequest, tmp_path: Path) -> Opening:
+    """Open stores that are swept; what Redis keeps goes by Redis' own clock."""
+    if request.param == "sqlite":
+        return partial(stores.sqlite, tmp_path / "state.sqlite3")
+    return stores.memory
 
 
 class TestSweeping:

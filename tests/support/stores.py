@@ -9,10 +9,14 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
 
+from redis.asyncio import Redis
+
 from oaicompat.events import Frame
+from oaicompat_server.secret import Secret
 from oaicompat_server.store import Item, Store, StoredResponse
 from oaicompat_server.store.database import Database
 from oaicompat_server.store.memory import MemoryStore
+from oaicompat_server.store.redis import RedisStore
 from oaicompat_server.store.sqlite import SqliteStore
 
 Opening = Callable[..., AbstractAsyncContextManager[Store]]
@@ -40,6 +44,25 @@ async def sqlite(
         yield store
     finally:
         await store.aclose()
+
+
+@asynccontextmanager
+async def redis(
+    url: str, *, retention: float = LONG, max_bytes: int = 1 << 30
+) -> AsyncIterator[RedisStore]:
+    """Open a store in this Redis, which bounds its memory by itself."""
+    store = RedisStore(Secret(url), retention=retention)
+    try:
+        yield store
+    finally:
+        await store.aclose()
+
+
+async def flush(url: str) -> None:
+    """Empty this Redis."""
+    client = Redis.from_url(url)
+    await client.flushall()
+    await client.aclose()
 
 
 def item(id: str, text: str = "") -> Item:

@@ -1,11 +1,12 @@
-"""Frames as they are kept outside of memory: in compressed chunks, so that a replay reads what it needs.
+"""Frames and ids as they are kept outside of memory.
 
-One rule: a chunk tells the highest number in it; one that holds a frame without a number (the end mark) is
-wanted by every replay.
+One rule: frames lie in compressed chunks, so that a replay reads what it needs: a chunk tells the highest
+number in it, and one that holds a frame without a number (the end mark) is wanted by every replay.
 """
 
 from __future__ import annotations
 
+import asyncio
 import zlib
 from collections.abc import Iterable, Iterator, Sequence
 
@@ -19,6 +20,7 @@ HIGHEST = 2**53
 """Above every sequence number that a client can name."""
 
 _CHUNK_BYTES = 256 * 1024
+_PACK_HERE = 16 * 1024
 # The least effort already halves what repeats in every event; more costs time at every answer.
 _LEVEL = 1
 
@@ -32,6 +34,23 @@ class Chunk(Struct, frozen=True):
 
     last: int
     packed: bytes
+
+
+def key_of(text: str) -> bytes:
+    """Return an id or owner as bytes; every string has its own, also one that is no Unicode."""
+    return text.encode("utf-8", "surrogatepass")
+
+
+def text_of(key: bytes) -> str:
+    """Return the string that `key_of` took."""
+    return key.decode("utf-8", "surrogatepass")
+
+
+async def pack_apart(frames: Sequence[Frame]) -> tuple[Chunk, ...]:
+    """Return what `pack` does, from a thread where that takes longer than to change threads."""
+    if sum(len(each.data) for each in frames) <= _PACK_HERE:
+        return pack(frames)
+    return await asyncio.to_thread(pack, frames)
 
 
 def pack(frames: Sequence[Frame]) -> tuple[Chunk, ...]:
@@ -54,11 +73,6 @@ def unpack(packed: Iterable[bytes], after: int) -> tuple[Frame, ...]:
         raise StoreError("events of a response are damaged") from None
     numbered = [each for each in frames if each.sequence > max(after, -1)]
     return (*numbered, *(each for each in frames if each.sequence < 0))
-
-
-def size_of(frames: Iterable[Frame]) -> int:
-    """Return the bytes of the payloads."""
-    return sum(len(each.data) for each in frames)
 
 
 def _parts(frames: Sequence[Frame]) -> Iterator[list[Frame]]:

@@ -19,32 +19,22 @@ from oaicompat_server.store import (
     StoredResponse,
     StoreError,
 )
-from oaicompat_server.store.packing import HIGHEST, Chunk
+from oaicompat_server.store.packing import HIGHEST, Chunk, key_of, text_of
 
 _metadata = msgspec.json.Decoder(dict[str, str]).decode
 
-_CHAIN = f"""
+_CHAIN = """
     WITH RECURSIVE chain (key, id, previous) AS (
         SELECT key, id, previous FROM responses WHERE owner = :owner AND id = :id
         UNION
         SELECT responses.key, responses.id, responses.previous
         FROM chain JOIN responses ON responses.owner = :owner AND responses.id = chain.previous
         WHERE chain.previous <> X''
-        LIMIT {LONGEST_CHAIN + 1}
+        LIMIT :most
     )
     SELECT chain.key, chain.id, chain.previous, items.key, items.id, items.body
     FROM chain LEFT JOIN items ON items.response = chain.key
 """
-
-
-def key_of(text: str) -> bytes:
-    """Return an id or owner as the file has it; every string has its own."""
-    return text.encode("utf-8", "surrogatepass")
-
-
-def text_of(key: bytes) -> str:
-    """Return the string that `key_of` took."""
-    return key.decode("utf-8", "surrogatepass")
 
 
 def save(
@@ -158,7 +148,7 @@ def history(connection: Connection, owner: bytes, id: str) -> tuple[list[Item], 
     Raises `NotStored` and `StoreError` as `Store.history`.
     """
     found: dict[bytes, tuple[int, bytes, dict[int, Item]]] = {}
-    rows = connection.execute(_CHAIN, {"owner": owner, "id": key_of(id)})
+    rows = connection.execute(_CHAIN, {"owner": owner, "id": key_of(id), "most": LONGEST_CHAIN + 1})
     for key, own, previous, item_key, item_id, body in rows:
         items = found.setdefault(own, (key, previous, {}))[2]
         if item_key is not None:

@@ -6,19 +6,14 @@ the disk; what is kept together is one transaction.
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Mapping, Sequence
-from functools import partial
 
 from oaicompat.events import Frame
 from oaicompat.supplies import Item
 from oaicompat_server.store import Conversation, StoredResponse, rows
 from oaicompat_server.store.database import Database
-from oaicompat_server.store.packing import Chunk, pack, size_of, unpack
-from oaicompat_server.store.rows import key_of
+from oaicompat_server.store.packing import key_of, pack_apart, unpack
 from oaicompat_server.store.sweeping import Sweep
-
-_PACK_HERE = 16 * 1024
 
 
 class SqliteStore:
@@ -42,7 +37,7 @@ class SqliteStore:
         self, owner: str, response: StoredResponse, frames: Sequence[Frame], now: float
     ) -> bool:
         """Keep a response; False where it has ended, was deleted, or its conversation is gone."""
-        chunks = await _packed(frames)
+        chunks = await pack_apart(frames)
         return await self.database.write(
             lambda connection: rows.save(connection, key_of(owner), response, chunks, now)
         )
@@ -51,7 +46,7 @@ class SqliteStore:
         self, owner: str, response_id: str, frames: Sequence[Frame], running_until: float
     ) -> bool:
         """Keep more frames of a running response; False where it has ended or was deleted."""
-        chunks = await _packed(frames)
+        chunks = await pack_apart(frames)
         own, id = key_of(owner), key_of(response_id)
         return await self.database.write(
             lambda connection: rows.append(connection, own, id, chunks, running_until)
@@ -161,10 +156,3 @@ class SqliteStore:
     async def aclose(self) -> None:
         """Finish what was begun and close the file."""
         await self.database.aclose()
-
-
-async def _packed(frames: Sequence[Frame]) -> tuple[Chunk, ...]:
-    """Return the frames in chunks, compressed in a thread where that takes longer than to change threads."""
-    if size_of(frames) <= _PACK_HERE:
-        return pack(frames)
-    return await asyncio.get_running_loop().run_in_executor(None, partial(pack, frames))
