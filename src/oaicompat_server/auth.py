@@ -28,6 +28,7 @@ from oaicompat_server.framing import (
     common_headers,
     header_value,
     refuse,
+    refuse_upgrade,
     request_id_of,
 )
 from oaicompat_server.secret import Secret
@@ -204,7 +205,7 @@ class Gate:
         self._access = access
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http":
+        if scope["type"] == "lifespan":
             await self._app(scope, receive, send)
             return
         headers: Headers = scope["headers"]
@@ -224,7 +225,10 @@ class Gate:
         more = common_headers(request_id_of(headers), time.monotonic())
         if error.status == 401:
             more.append((b"www-authenticate", b"Bearer"))
-        await refuse(receive, send, error, more)
+        if scope["type"] == "websocket":
+            await refuse_upgrade(receive, send, error, more)
+        else:
+            await refuse(receive, send, error, more)
 
     def _site_error(self, scope: Scope, headers: Headers) -> OaicompatError | None:
         host = parse_host(headers)
@@ -245,7 +249,7 @@ class Gate:
 
     def _key_error(self, scope: Scope, headers: Headers) -> OaicompatError | None:
         access = self._access
-        if access.mode == "off" or is_exempt(scope["method"], scope["path"], access.mode):
+        if access.mode == "off" or is_exempt(scope.get("method", ""), scope["path"], access.mode):
             return None
         key = presented_key(headers)
         if not key:
@@ -259,7 +263,7 @@ class Gate:
 
 def _is_preflight(scope: Scope, headers: Headers) -> bool:
     asked = any(name == b"access-control-request-method" for name, _ in headers)
-    return asked and scope["method"] == "OPTIONS"
+    return asked and scope.get("method") == "OPTIONS"
 
 
 async def _answer_preflight(headers: Headers, send: Send) -> None:

@@ -137,6 +137,19 @@ async def refuse(
     await send({"type": "http.response.body", "body": b"", "more_body": False})
 
 
+async def refuse_upgrade(
+    receive: Receive, send: Send, error: OaicompatError, headers: Headers
+) -> None:
+    """Answer an offer to change to WebSocket with a plain reply that says why not."""
+    await receive()
+    body = encode_error(error)
+    head = [JSON_TYPE, CLOSE, *retry_headers(error), *headers]
+    head.append((b"content-length", b"%d" % len(body)))
+    start = {"type": "websocket.http.response.start", "status": error.status, "headers": head}
+    await send(start)
+    await send({"type": "websocket.http.response.body", "body": body, "more_body": False})
+
+
 class Reply(Protocol):
     """Where the frames of one answer go; `started` once something was sent, `ended` when all was."""
 

@@ -38,6 +38,7 @@ class Limits(Struct, frozen=True):
     chunks_free: int = 1000
     chunk_mean: int = 64
     pipelined: int = 16
+    message_bytes: int = 110 * 1024 * 1024
 
 
 class _RefusedError(Exception):
@@ -54,6 +55,7 @@ class GuardedProtocol(HttpToolsProtocol):
         self._refusal: tuple[int, str] | None = None
         self._in_head = True
         self._plain_head = b""
+        self._upgrading = False
         self._head_bytes = 0
         self._head_count = 0
         self._head_timer: asyncio.TimerHandle | None = None
@@ -143,8 +145,16 @@ class GuardedProtocol(HttpToolsProtocol):
             if head:
                 self.parser = httptools.HttpRequestParser(self)
                 self._feed(head + data[upgrade.args[0] :])
+            elif self._upgrading:
+                self._upgrade(data[upgrade.args[0] :])
         except httptools.HttpParserError:
             self.send_400_response("The bytes received are not a valid HTTP request.")
+
+    def _upgrade(self, early: bytes) -> None:
+        """Hand the connection over, with what the client sent before it was answered."""
+        self.handle_websocket_upgrade()
+        if early:
+            self.transport.get_protocol().data_received(early)  # type: ignore[attr-defined]
 
     def _arm_head(self) -> None:
         self._head_timer = self.loop.call_later(self.limits.header_seconds, self._head_late)
@@ -182,12 +192,17 @@ class GuardedProtocol(HttpToolsProtocol):
         if self.parser.should_upgrade() and not self._wants_websocket():
             self._plain_head = self._without_upgrade()
             return
+        self._upgrading = bool(self.parser.should_upgrade()) and self._should_upgrade()
+        if self._upgrading and self._unanswered:
+            self._stop(400, "An upgrade cannot be asked for ahead of an answer.")
         self._in_head = False
         self._head_bytes = 0
         if self._head_timer is not None:
             self._head_timer.cancel()
             self._head_timer = None
         super().on_headers_complete()
+        if self._upgrading:
+            return
         if self.pipeline:
             self.flow.resume_reading()
             if len(self.pipeline) > self.limits.pipelined:
@@ -245,7 +260,7 @@ class GuardedProtocol(HttpToolsProtocol):
         super().on_body(body)
 
     def on_message_complete(self) -> None:
-        if self._plain_head:
+        if self._plain_head or self._upgrading:
             return
         self._in_head = True
         self._head_bytes = 0

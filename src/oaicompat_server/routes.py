@@ -13,6 +13,7 @@ import time
 from collections.abc import Iterable, Mapping
 
 from oaicompat.errors import InvalidRequestError, OaicompatError
+from oaicompat_server.auth import OWNER
 from oaicompat_server.bodies import ClientLeft, Reading
 from oaicompat_server.framing import (
     Headers,
@@ -21,6 +22,7 @@ from oaicompat_server.framing import (
     Send,
     common_headers,
     find_header,
+    refuse_upgrade,
     request_id_of,
 )
 from oaicompat_server.handlers.context import Context, Handler, Route, Table, shown
@@ -33,6 +35,7 @@ from oaicompat_server.listing import ModelList
 from oaicompat_server.recall import unavailable
 from oaicompat_server.relay import Relay, internal_error
 from oaicompat_server.store import StoreError
+from oaicompat_server.websocket import Connection
 
 _FIXED = frozenset(
     {*DIALECT_ROUTES, "/completions", "/embeddings", "/models", "/models/detect", "/conversations"}
@@ -81,6 +84,7 @@ class Router:
     """The application behind the gate: one ASGI callable for every path."""
 
     def __init__(self, relay: Relay, models: ModelList) -> None:
+        self._relay = relay
         self._handlers: dict[str, Mapping[str, Handler]] = {}
         for part in _parts(relay, models):
             self._handlers.update(part)
@@ -88,8 +92,7 @@ class Router:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "websocket":
-            await receive()
-            await send({"type": "websocket.close", "code": 1000})
+            await self._upgrade(scope, receive, send)
             return
         context = Context(
             scope,
@@ -112,9 +115,22 @@ class Router:
             logger.exception("request %s failed by a fault of the gateway", context.request_id)
             await context.refuse(internal_error(context.request_id))
 
+    async def _upgrade(self, scope: Scope, receive: Receive, send: Send) -> None:
+        route = resolve(scope["path"])
+        if (
+            route is not None
+            and route.suffix == "/responses"
+            and self._relay.config.server.websocket
+        ):
+            owner = scope.get(OWNER, "")
+            await Connection(self._relay, scope, receive, send, owner=owner).serve()
+            return
+        headers = common_headers(request_id_of(scope["headers"]), time.monotonic())
+        await refuse_upgrade(receive, send, no_websocket(), headers)
+
     async def _dispatch(self, context: Context) -> None:
         if _wants_websocket(context.headers):
-            raise InvalidRequestError("WebSocket is not served here; use POST.", status=426)
+            raise no_websocket()
         handlers = self._handlers.get(context.route.suffix)
         if handlers is None:
             raise self._unknown_url(context)
@@ -158,6 +174,11 @@ def _listed(handlers: Table) -> str:
         f"{'' if suffix in HEALTH else '/v1'}{suffix}"
         for suffix, methods in kept.items()
     )
+
+
+def no_websocket() -> InvalidRequestError:
+    """Return the answer that makes clients use POST at once (openai-wire section 7)."""
+    return InvalidRequestError("WebSocket is not served here; use POST.", status=426)
 
 
 def _wants_websocket(headers: Headers) -> bool:

@@ -21,6 +21,7 @@ import uvicorn
 from oaicompat_server.auth import App
 from oaicompat_server.config import ConfigError
 from oaicompat_server.guard import Limits, connection_cap, guarded, raise_descriptor_limit
+from oaicompat_server.upgraded import upgraded
 
 GRACE_SECONDS = 30
 _FORCED_SECONDS = 0.5
@@ -91,7 +92,9 @@ def make_server(app: App, limits: Limits | None = None) -> Server:
         "date_header": False,
         "proxy_headers": False,
         "log_config": None,
-        "ws": "none",
+        "ws": upgraded(limits),
+        "ws_max_size": limits.message_bytes,
+        "ws_per_message_deflate": False,
     }
     return Server(uvicorn.Config(app, **settings))
 

@@ -34,6 +34,7 @@ class ServerSettings(Section, frozen=True):
     allowed_hosts: tuple[str, ...] = ()
     allowed_origins: tuple[str, ...] = ()
     insecure: bool = False
+    websocket: bool = True
 
 
 class AuthSettings(Section, frozen=True):

@@ -216,7 +216,7 @@ def test_wrong_methods(served: Gateway) -> None:
 
 
 def test_websocket_upgrade_is_answered_with_426(served: Gateway) -> None:
-    for path in ("/v1/responses", "/responses", "/v1/other"):
+    for path in ("/v1/chat/completions", "/v1/responses/resp_1", "/v1/other"):
         status, _, body = ask(
             served, "GET", path, connection="Upgrade", upgrade="websocket",
             sec_websocket_key="dGhlIHNhbXBsZSBub25jZQ==", sec_websocket_version="13",

@@ -21,6 +21,7 @@ from oaicompat_server.framing import (
     Headers,
     Send,
     common_headers,
+    find_header,
     refuse,
     retry_headers,
     send_body,
@@ -72,7 +73,7 @@ class Context(Struct, frozen=True):
     async def refuse(self, error: OaicompatError, more: Headers | None = None) -> None:
         """Answer with an error."""
         headers = [*common_headers(self.request_id, self.started), *(more or ())]
-        if error.status == 426:
+        if error.status == 426 and find_header(headers, b"upgrade") is None:
             headers.append((b"upgrade", b"HTTP/1.1"))
         if has_body(self.headers) and not self.receive.complete:
             await refuse(self.receive, self.send, error, headers)

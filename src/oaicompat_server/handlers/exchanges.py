@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from oaicompat.errors import InvalidRequestError
 from oaicompat_server.bodies import read_body
 from oaicompat_server.handlers.context import Context, Table
 from oaicompat_server.relay import Incoming, Relay
@@ -26,7 +27,14 @@ class Exchanges:
 
     def __init__(self, relay: Relay) -> None:
         self._relay = relay
-        self.table: Table = {path: {"POST": self._exchange} for path in DIALECT_ROUTES}
+        self.table: Table = {path: {"POST": self._exchange} for path in DIALECT_ROUTES} | {
+            "/responses": {"POST": self._exchange, "GET": self._upgrade}
+        }
+
+    async def _upgrade(self, context: Context) -> None:
+        message = "A response is created by POST, or over WebSocket: this request offers none."
+        error = InvalidRequestError(message, status=426)
+        await context.refuse(error, [(b"upgrade", b"websocket")])
 
     async def _exchange(self, context: Context) -> None:
         limit = self._relay.config.server.body_limit

@@ -1,0 +1,65 @@
+"""uvicorn's WebSocket protocol under limits: the counterpart of `guard` after an upgrade.
+
+One rule: a reader that stops reading is cut, a shutdown lets what runs finish, and nothing of a request's
+address is logged.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from typing import Any, ClassVar
+
+from uvicorn.protocols.websockets.wsproto_impl import WSProtocol
+
+from oaicompat_server.guard import Limits
+
+DRAIN = "oaicompat.drain"
+"""The type of the message that asks the application to finish and close."""
+
+_quiet = logging.getLogger("oaicompat.websocket")
+_quiet.setLevel(logging.WARNING)
+
+
+class UpgradedProtocol(WSProtocol):
+    """uvicorn's wsproto protocol under `limits`; `upgraded()` makes a class with other limits."""
+
+    limits: ClassVar[Limits] = Limits()
+
+    def __init__(self, *arguments: Any, **named: Any) -> None:
+        super().__init__(*arguments, **named)
+        self.logger = _quiet
+        self._write_timer: asyncio.TimerHandle | None = None
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._disarm()
+        super().connection_lost(exc)
+
+    def pause_writing(self) -> None:
+        super().pause_writing()
+        if self._write_timer is None:
+            self._write_timer = self.loop.call_later(
+                self.limits.write_stall_seconds, self.transport.abort
+            )
+
+    def resume_writing(self) -> None:
+        self._disarm()
+        super().resume_writing()
+
+    def shutdown(self) -> None:
+        """Ask the application to close once what runs has ended."""
+        if self.handshake_complete and not self.close_sent:
+            message: Any = {"type": DRAIN}
+            self.queue.put_nowait(message)
+        else:
+            super().shutdown()
+
+    def _disarm(self) -> None:
+        if self._write_timer is not None:
+            self._write_timer.cancel()
+            self._write_timer = None
+
+
+def upgraded(limits: Limits) -> type[UpgradedProtocol]:
+    """Return a protocol class, as uvicorn's `ws` setting takes it, that keeps `limits`."""
+    return type("UpgradedProtocol", (UpgradedProtocol,), {"limits": limits})
