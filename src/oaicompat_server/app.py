@@ -7,6 +7,7 @@ everything, and what requests share (connections, pool, cache) is made here and 
 from __future__ import annotations
 
 import gc
+import os
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 
@@ -23,7 +24,8 @@ from oaicompat_server.listing import ModelList
 from oaicompat_server.relay import Relay
 from oaicompat_server.routes import Router
 from oaicompat_server.settings import Config
-from oaicompat_server.store.memory import MemoryStore
+from oaicompat_server.store import Store
+from oaicompat_server.store.opening import open_store
 from oaicompat_server.upkeep import kept_up
 from oaicompat_server.upstream import Upstream
 
@@ -53,23 +55,24 @@ class _Gateway(Starlette):
         return app
 
 
-def create_app(config: Config, *, tune: bool = True) -> Starlette:
+def create_app(config: Config, *, tune: bool = True, store: Store | None = None) -> Starlette:
     """Build the gateway for these settings; raises `ConfigError` for a start that would be unsafe.
 
     `app.state.relay` gives the shared parts. `tune` freezes the garbage collector's view of what was loaded
-    by then, which suits a process that only serves.
+    by then, which suits a process that only serves. `store`, opened when the application starts where it is
+    not given, is closed when it ends.
     """
     access = plan_access(config)
     upstream = Upstream(config.upstream)
     pool = Pool([Credential.of(entry) for entry in config.credentials])
     models = model_map(config)
     relay = Relay(config, upstream, pool, models)
-    relay.store = MemoryStore()
     relay.background = background = Background(relay)
     listing = ModelList(config, upstream, pool, models, relay.target)
 
     @asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
+        relay.store = store or await open_store(config.state, os.environ)
         upstream.secure()
         if tune:
             gc.collect()

@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import logging
+import os
 import socket
 import sys
 from collections.abc import Awaitable, Callable, Sequence
@@ -32,6 +33,7 @@ from oaicompat_server.logs import set_up
 from oaicompat_server.secret import Secret
 from oaicompat_server.serving import bind, loop_factory, make_server
 from oaicompat_server.settings import Config, CredentialSettings
+from oaicompat_server.store.opening import open_store
 from oaicompat_server.upstream import Upstream
 
 _NO_CREDENTIALS = """no credentials. Three ways to go on:
@@ -127,17 +129,20 @@ def _serve(options: argparse.Namespace) -> int:
 
 async def _serve_on(listening: socket.socket, config: Config, demo: bool) -> int:
     simulator = None
-    if demo:
-        from oaicompat_server.simulator import Simulator
-
-        simulator = Simulator(any_model=True)
-        await simulator.start()
-        config = with_upstream(config, simulator.url, "demo")
     try:
-        server = make_server(create_app(config))
+        # Opened before anything is printed, so that one that cannot be used is one clear line.
+        store = await open_store(config.state, os.environ)
+        if demo:
+            from oaicompat_server.simulator import Simulator
+
+            simulator = Simulator(any_model=True)
+            await simulator.start()
+            config = with_upstream(config, simulator.url, "demo")
+        server = make_server(create_app(config, store=store))
         print(_welcome(config, listening.getsockname()[1], demo), flush=True)
         await server.serve(sockets=[listening])
     finally:
+        listening.close()
         if simulator is not None:
             await simulator.stop()
     return 0

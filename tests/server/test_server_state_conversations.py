@@ -24,8 +24,10 @@ def served() -> Iterator[Gateway]:
         yield running_gateway
 
 
-def client(served: Gateway) -> openai.OpenAI:
-    return openai.OpenAI(base_url=served.url, api_key="any", max_retries=0)
+@pytest.fixture(scope="module")
+def client(served: Gateway) -> Iterator[openai.OpenAI]:
+    with openai.OpenAI(base_url=served.url, api_key="any", max_retries=0) as official:
+        yield official
 
 
 def create(served: Gateway, **fields: Any) -> str:
@@ -115,7 +117,7 @@ def test_items_are_completed_and_kept_in_order(served: Gateway) -> None:
     assert listed(served, made)["data"] == every["data"][::-1]
 
 
-def test_items_are_listed_by_page(served: Gateway) -> None:
+def test_items_are_listed_by_page(served: Gateway, client: openai.OpenAI) -> None:
     made = create(served, items=[HELLO] * 20)
     ask(served, "POST", f"{BASE}/{made}/items", {"items": [HELLO] * 5})
     every = listed(served, made, "?limit=100")["data"]
@@ -125,22 +127,22 @@ def test_items_are_listed_by_page(served: Gateway) -> None:
     second = listed(served, made, f"?after={first['last_id']}")
     assert (len(second["data"]), second["has_more"]) == (5, False)
     assert first["data"] + second["data"] == every
-    found = client(served).conversations.items.list(made, limit=7, order="asc")
+    found = client.conversations.items.list(made, limit=7, order="asc")
     assert [item.id for item in found] == [item["id"] for item in reversed(every)]
 
 
-def test_an_id_that_comes_again_is_one_item(served: Gateway) -> None:
+def test_an_id_that_comes_again_is_one_item(served: Gateway, client: openai.OpenAI) -> None:
     made = create(served, items=[{**HELLO, "id": name} for name in ("msg_a", "msg_b", "msg_c")])
     changed = {"role": "user", "content": "changed", "id": "msg_a"}
     assert ask(served, "POST", f"{BASE}/{made}/items", {"items": [changed]}).status == 200
-    found = list(client(served).conversations.items.list(made, limit=1, order="asc"))
+    found = list(client.conversations.items.list(made, limit=1, order="asc"))
     assert [item.id for item in found] == ["msg_a", "msg_b", "msg_c"]
     shown = listed(served, made, "?order=asc")["data"][0]
     assert shown["content"][0]["text"] == "changed"
     assert ask(served, "GET", f"{BASE}/{made}/items/msg_a").data == shown
 
 
-def test_single_items_are_retrieved_and_deleted(served: Gateway) -> None:
+def test_single_items_are_retrieved_and_deleted(served: Gateway, client: openai.OpenAI) -> None:
     odd = "mine/with a slash é"
     made = create(
         served, items=[{**HELLO, "id": "msg_a"}, {**HELLO, "id": odd}], metadata={"a": "b"}
@@ -148,8 +150,8 @@ def test_single_items_are_retrieved_and_deleted(served: Gateway) -> None:
     path = f"{BASE}/{made}/items"
     assert ask(served, "GET", f"{path}/msg_a").data["id"] == "msg_a"
     assert ask(served, "HEAD", f"{path}/msg_a").status == 200
-    assert client(served).conversations.items.retrieve(odd, conversation_id=made).id == odd
-    left = client(served).conversations.items.delete(odd, conversation_id=made)
+    assert client.conversations.items.retrieve(odd, conversation_id=made).id == odd
+    left = client.conversations.items.delete(odd, conversation_id=made)
     assert (left.id, left.metadata) == (made, {"a": "b"})
     assert [item["id"] for item in listed(served, made)["data"]] == ["msg_a"]
     deleted = ask(served, "DELETE", f"{path}/msg_a")
@@ -159,10 +161,9 @@ def test_single_items_are_retrieved_and_deleted(served: Gateway) -> None:
         assert (gone.status, gone.error["message"]) == (404, "Item with id 'msg_a' not found.")
 
 
-def test_answers_go_into_their_conversation(served: Gateway) -> None:
-    official = client(served)
-    made = official.conversations.create(items=[{"role": "user", "content": "one"}])
-    answer = official.responses.create(model="gpt-4o", input="two", conversation=made.id)
+def test_answers_go_into_their_conversation(served: Gateway, client: openai.OpenAI) -> None:
+    made = client.conversations.create(items=[{"role": "user", "content": "one"}])
+    answer = client.responses.create(model="gpt-4o", input="two", conversation=made.id)
     assert answer.conversation is not None
     assert answer.conversation.id == made.id
     texts = [item["content"][0]["text"] for item in listed(served, made.id, "?order=asc")["data"]]

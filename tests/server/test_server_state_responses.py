@@ -32,8 +32,10 @@ def served() -> Iterator[Gateway]:
         yield running_gateway
 
 
-def client(served: Gateway) -> openai.OpenAI:
-    return openai.OpenAI(base_url=served.url, api_key="any", max_retries=0)
+@pytest.fixture(scope="module")
+def client(served: Gateway) -> Iterator[openai.OpenAI]:
+    with openai.OpenAI(base_url=served.url, api_key="any", max_retries=0) as official:
+        yield official
 
 
 def create(served: Gateway, **fields: Any) -> Json:
@@ -60,7 +62,7 @@ def texts(listed: Json) -> list[str]:
     return [item["content"][0]["text"] for item in listed["data"]]
 
 
-def test_a_response_is_retrieved_as_it_was_given(served: Gateway) -> None:
+def test_a_response_is_retrieved_as_it_was_given(served: Gateway, client: openai.OpenAI) -> None:
     made = create(served, metadata={"a": "b"})
     reply = ask(served, "GET", f"/v1/responses/{made['id']}?include[]=reasoning.encrypted_content")
     assert (reply.status, reply.headers["content-type"]) == (200, "application/json")
@@ -69,7 +71,7 @@ def test_a_response_is_retrieved_as_it_was_given(served: Gateway) -> None:
     head = ask(served, "HEAD", f"/v1/responses/{made['id']}?stream=true")
     assert (head.status, head.content) == (200, b"")
     assert head.headers["content-type"] == "application/json"
-    assert client(served).responses.retrieve(made["id"]).output_text == "hello"
+    assert client.responses.retrieve(made["id"]).output_text == "hello"
 
 
 @pytest.mark.parametrize("streamed", [True, False])
@@ -88,10 +90,12 @@ def test_the_events_of_a_response_are_replayed(served: Gateway, streamed: bool) 
         assert read(ask(served, "GET", path).content) == events[after + 1 :]
 
 
-def test_the_clients_stream_goes_on_where_it_was_cut(served: Gateway) -> None:
+def test_the_clients_stream_goes_on_where_it_was_cut(
+    served: Gateway, client: openai.OpenAI
+) -> None:
     made = create(served)
-    every = list(client(served).responses.retrieve(made["id"], stream=True))
-    later = client(served).responses.retrieve(made["id"], stream=True, starting_after=2)
+    every = list(client.responses.retrieve(made["id"], stream=True))
+    later = client.responses.retrieve(made["id"], stream=True, starting_after=2)
     assert [each.sequence_number for each in later] == list(range(3, len(every)))
 
 
@@ -122,14 +126,16 @@ def test_a_running_response_is_followed_to_its_end(served: Gateway) -> None:
     assert b"\n: keepalive\n" in replies[0]
 
 
-def test_a_background_response_is_followed_by_the_client(served: Gateway) -> None:
-    made = client(served).responses.create(
+def test_a_background_response_is_followed_by_the_client(
+    served: Gateway, client: openai.OpenAI
+) -> None:
+    made = client.responses.create(
         model="gpt-4o", input="#script:pace:60 one two three", background=True
     )
-    events = list(client(served).responses.retrieve(made.id, stream=True))
+    events = list(client.responses.retrieve(made.id, stream=True))
     assert [each.sequence_number for each in events] == list(range(len(events)))
     assert events[-1].type == "response.completed"
-    assert client(served).responses.retrieve(made.id).status == "completed"
+    assert client.responses.retrieve(made.id).status == "completed"
 
 
 def test_a_lost_response_has_failed_for_everybody(served: Gateway) -> None:
@@ -200,7 +206,7 @@ def test_a_response_without_events_is_not_streamed(served: Gateway) -> None:
     assert (reply.status, reply.error["param"]) == (400, "stream")
 
 
-def test_a_deleted_response_is_gone(served: Gateway) -> None:
+def test_a_deleted_response_is_gone(served: Gateway, client: openai.OpenAI) -> None:
     made = create(served)
     reply = ask(served, "DELETE", f"/v1/responses/{made['id']}")
     assert (reply.status, reply.data) == (
@@ -213,32 +219,34 @@ def test_a_deleted_response_is_gone(served: Gateway) -> None:
         assert gone.error["message"] == f"Response with id '{made['id']}' not found."
         assert gone.error["type"] == "invalid_request_error"
     with pytest.raises(openai.NotFoundError):
-        client(served).responses.delete(made["id"])
+        client.responses.delete(made["id"])
 
 
-def test_only_the_background_can_be_cancelled(served: Gateway) -> None:
+def test_only_the_background_can_be_cancelled(served: Gateway, client: openai.OpenAI) -> None:
     made = create(served)
     with pytest.raises(openai.BadRequestError, match="Cannot cancel a synchronous response"):
-        client(served).responses.cancel(made["id"])
+        client.responses.cancel(made["id"])
     assert ask(served, "POST", f"/v1/responses/{made['id']}/cancel", {}).status == 400
 
 
-def test_what_has_ended_stays_as_it_is_when_cancelled(served: Gateway) -> None:
-    made = client(served).responses.create(model="gpt-4o", input="hello", background=True)
-    list(client(served).responses.retrieve(made.id, stream=True))
-    assert client(served).responses.cancel(made.id).status == "completed"
+def test_what_has_ended_stays_as_it_is_when_cancelled(
+    served: Gateway, client: openai.OpenAI
+) -> None:
+    made = client.responses.create(model="gpt-4o", input="hello", background=True)
+    list(client.responses.retrieve(made.id, stream=True))
+    assert client.responses.cancel(made.id).status == "completed"
 
 
-def test_a_running_response_is_cancelled(served: Gateway) -> None:
-    made = client(served).responses.create(
+def test_a_running_response_is_cancelled(served: Gateway, client: openai.OpenAI) -> None:
+    made = client.responses.create(
         model="gpt-4o", input="#script:pace:5000 #script:long:50 x", background=True
     )
-    cancelled = client(served).responses.cancel(made.id)
+    cancelled = client.responses.cancel(made.id)
     assert (cancelled.status, cancelled.error) == ("cancelled", None)
     body = ask(served, "GET", f"/v1/responses/{made.id}").data
     assert body["status"] == "cancelled"
     check("Response", body)
-    again = client(served).responses.cancel(made.id)
+    again = client.responses.cancel(made.id)
     assert again.status == "cancelled"
 
 
@@ -253,7 +261,7 @@ def test_a_response_that_runs_elsewhere_is_cancelled_in_the_store(served: Gatewa
     assert [each["type"] for each in events[-2:]] == ["error", "response.failed"]
 
 
-def test_the_input_is_listed(served: Gateway) -> None:
+def test_the_input_is_listed(served: Gateway, client: openai.OpenAI) -> None:
     made = create(served, input=[{"role": "user", "content": f"{number}"} for number in range(5)])
     path = f"/v1/responses/{made['id']}/input_items"
     every = ask(served, "GET", path).data
@@ -265,7 +273,7 @@ def test_the_input_is_listed(served: Gateway) -> None:
     page = ask(served, "GET", f"{path}?limit=2&order=asc&after={every['data'][3]['id']}").data
     assert page["data"] == [every["data"][2], every["data"][1]]
     assert page["has_more"] is True
-    listed = client(served).responses.input_items.list(made["id"], limit=2)
+    listed = client.responses.input_items.list(made["id"], limit=2)
     assert [item.id for item in listed] == [item["id"] for item in every["data"]]
     assert ask(served, "HEAD", path).status == 200
 
