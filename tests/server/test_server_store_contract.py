@@ -590,6 +590,17 @@ class TestSweeping:
             await store.sweep(2000.0)
             assert await self.left(store) == {"c", "r6", "r7"}
 
+    async def test_conversations_go_in_the_order_of_their_use(self, swept: Opening) -> None:
+        async with swept(max_bytes=int(2.5 * MEGABYTE)) as store:
+            for number, id in enumerate("cd"):
+                big = Item("m", bytes(MEGABYTE))
+                await store.create_conversation("", Conversation(id, 1000.0 + number), [big])
+            await store.conversation_items("", "c", 1010.0)
+            await store.save("", response("r", body=bytes(MEGABYTE)), [], 1020.0)
+            await store.sweep(1021.0)
+            assert await store.conversation("", "c") is not None
+            assert await store.conversation("", "d") is None
+
     async def test_frames_count(self, swept: Opening) -> None:
         noise = random.Random(1).randbytes
         async with swept(max_bytes=int(2.5 * MEGABYTE)) as store:

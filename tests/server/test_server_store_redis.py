@@ -73,11 +73,15 @@ class TestKeys:
 
     async def test_leave_nothing_behind(self, store: RedisStore, direct: Redis) -> None:
         await fill(store)
+        await store.save("me", response("r", input=[item("x")], until=9.0), [], 1.0)
+        await store.save("me", response("r", input=[item("y")]), [], 1.0)
+        assert b"oaicompat:1:me:item:x" not in await keys(direct)
+        await store.delete("me", "r")
         await store.delete_item("me", "c", "m")
         await store.delete("me", "last")
         await store.delete_conversation("me", "c")
         await store.delete("me", "first")
-        deleted = {b"oaicompat:1:me:response:first", b"oaicompat:1:me:response:last"}
+        deleted = {b"oaicompat:1:me:response:" + id for id in (b"first", b"last", b"r")}
         assert await keys(direct) == deleted
         assert {await direct.hlen(each.decode()) for each in deleted} == {1}
 
@@ -147,6 +151,32 @@ class TestTime:
         assert await store.items("", ["i", "j"]) == {}
 
 
+class TestCallersThatGoAway:
+    async def test_what_was_begun_is_finished(self, store: RedisStore, direct: Redis) -> None:
+        await store.check()
+        await direct.client_pause(200, all=False)
+        with anyio.move_on_after(0.1):
+            await store.save("", response("r"), [frame(0)], 1.0)
+        assert await store.find("", "r") is None
+        await store.save("", response("later"), [], 1.0)
+        assert await store.find("", "r") is not None
+        assert await store.frames("", "r", -1) == (frame(0),)
+
+    async def test_keep_no_connection(
+        self, direct: Redis, redis_url: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(redis_client, "_CONNECTIONS", 2)
+        async with stores.redis(redis_url) as narrow:
+            for number in range(30):
+                await narrow.save("", response(f"r{number}", body=b"%d" % number), [], 1.0)
+            for number in range(30):
+                with anyio.move_on_after(0.0005 * (number % 4)):
+                    while True:
+                        await narrow.find("", "r0")
+            found = await asyncio.gather(*(narrow.find("", f"r{each}") for each in range(30)))
+            assert [each.body for each in found if each] == [b"%d" % each for each in range(30)]
+
+
 class TestSeveralGateways:
     async def test_see_the_same(self, store: RedisStore, redis_url: str) -> None:
         async with stores.redis(redis_url) as other:
@@ -207,6 +237,21 @@ class TestFailures:
         url = f"redis://:{SECRET}@127.0.0.1:{deaf}"
         assert await refused(url) == "Redis does not answer in time"
 
+    async def test_nothing_is_tried_twice(self) -> None:
+        called: list[bytes] = []
+
+        async def hang_up(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            called.append(await reader.read(10))
+            writer.close()
+
+        async with await asyncio.start_server(hang_up, "127.0.0.1", 0) as server:
+            port = server.sockets[0].getsockname()[1]
+            store = RedisStore(Secret(f"redis://127.0.0.1:{port}"))
+            with pytest.raises(StoreError, match="cannot be reached"):
+                await store.save("", response("r"), [], 1.0)
+            await store.aclose()
+        assert len(called) == 1
+
     async def test_a_wrong_password(self, direct: Redis, redis_url: str) -> None:
         await direct.config_set("requirepass", "another")
         try:
@@ -246,16 +291,3 @@ class TestFailures:
                 assert found == [None] * 8
                 assert await store.save("", response("r"), [], 1.0)
                 await store.aclose()
-
-    async def test_who_goes_away_keeps_no_connection(
-        self, store: RedisStore, redis_url: str, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        monkeypatch.setattr(redis_client, "_CONNECTIONS", 2)
-        async with stores.redis(redis_url) as narrow:
-            for number in range(30):
-                await narrow.save("", response(f"r{number}", body=str(number).encode()), [], 1.0)
-            for number in range(30):
-                with anyio.move_on_after(0.0005 * (number % 4)):
-                    await asyncio.gather(*(narrow.find("", f"r{each}") for each in range(4)))
-            found = await asyncio.gather(*(narrow.find("", f"r{each}") for each in range(30)))
-            assert [each.body for each in found if each] == [b"%d" % each for each in range(30)]

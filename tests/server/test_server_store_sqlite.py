@@ -202,6 +202,15 @@ class TestOpening:
             journal = connection.execute("PRAGMA journal_mode").fetchone()[0]
         assert (seen, journal) == (len(schema.MIGRATIONS), "wal")
 
+    def test_while_another_process_writes(self, path: Path) -> None:
+        path.parent.mkdir()
+        with closing(sqlite3.connect(path, isolation_level=None, check_same_thread=False)) as other:
+            other.execute("BEGIN IMMEDIATE")
+            timer = threading.Timer(0.1, other.execute, ["COMMIT"])
+            timer.start()
+            state_file.prepare(path)
+            timer.join()
+
     async def test_a_file_of_an_earlier_version(
         self, path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
@@ -282,6 +291,24 @@ class TestTheWriter:
         assert isinstance(wrong, ValueError)
         assert isinstance(misspelt, StoreError)
         assert [bool(await store.find("", each)) for each in "abc"] == [True] * 3
+
+    async def test_a_commit_that_fails_fails_whom_it_must(self, store: SqliteStore) -> None:
+        def orphan(connection: Connection) -> None:
+            connection.execute("PRAGMA defer_foreign_keys = ON")
+            connection.execute("INSERT INTO bodies VALUES (99, X'')")
+
+        async with Held(store):
+            saving = asyncio.gather(
+                store.save("", response("a"), [], 1.0),
+                store.database.write(orphan),
+                store.save("", response("b"), [], 1.0),
+                return_exceptions=True,
+            )
+            await asyncio.sleep(0)
+        first, failed, second = await saving
+        assert (first, second) == (True, True)
+        assert isinstance(failed, StoreError)
+        assert [bool(await store.find("", each)) for each in "ab"] == [True] * 2
 
     async def test_who_goes_away_before_the_turn_leaves_nothing(self, store: SqliteStore) -> None:
         async with Held(store):

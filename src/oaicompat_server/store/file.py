@@ -39,8 +39,8 @@ def default_path(environ: Mapping[str, str]) -> Path:
 def prepare(path: Path) -> None:
     """Make the state file where it is missing, and bring it to this version; raises `ConfigError`."""
     _create(path)
-    with _explained(path), closing(connect(path)) as connection:
-        _when_free(lambda: _set_up(connection, path))
+    with _explained(path):
+        _when_free(lambda: _set_up(path))
 
 
 def connect(path: Path, *, reading: bool = False) -> Connection:
@@ -55,6 +55,8 @@ def connect(path: Path, *, reading: bool = False) -> Connection:
     connection.execute("PRAGMA synchronous = NORMAL")
     connection.execute(f"PRAGMA journal_size_limit = {_WAL_BYTES}")
     connection.execute("PRAGMA temp_store = MEMORY")
+    # Some builds fill what is deleted with zeros, which makes others wait for every big answer that goes.
+    connection.execute("PRAGMA secure_delete = FAST")
     if reading:
         connection.execute("PRAGMA query_only = ON")
     return connection
@@ -108,7 +110,7 @@ def _unusable(path: Path, why: str) -> ConfigError:
 
 
 def _when_free(action: Callable[[], None]) -> None:
-    """Do something that SQLite does not wait for by itself: a file becomes a WAL file for one process."""
+    """Do what SQLite does not wait for by itself: to make a file that somebody writes to a WAL file."""
     until = time.monotonic() + _BUSY_SECONDS
     while True:
         try:
@@ -119,13 +121,14 @@ def _when_free(action: Callable[[], None]) -> None:
         time.sleep(0.02)
 
 
-def _set_up(connection: Connection, path: Path) -> None:
-    _check(connection, path)
-    _close_to_others(path)
-    connection.execute("PRAGMA auto_vacuum = INCREMENTAL")
-    connection.execute("PRAGMA journal_mode = WAL")
-    connection.execute("BEGIN IMMEDIATE")
-    with _rolled_back(connection):
+def _set_up(path: Path) -> None:
+    # To close the connection undoes a transaction that was not committed.
+    with closing(connect(path)) as connection:
+        _check(connection, path)
+        _close_to_others(path)
+        connection.execute("PRAGMA auto_vacuum = INCREMENTAL")
+        connection.execute("PRAGMA journal_mode = WAL")
+        connection.execute("BEGIN IMMEDIATE")
         _check(connection, path)
         seen = _value(connection, "PRAGMA user_version")
         for statements in MIGRATIONS[seen:]:
@@ -135,15 +138,6 @@ def _set_up(connection: Connection, path: Path) -> None:
             connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
             connection.execute(f"PRAGMA user_version = {len(MIGRATIONS)}")
         connection.execute("COMMIT")
-
-
-@contextmanager
-def _rolled_back(connection: Connection) -> Iterator[None]:
-    try:
-        yield
-    finally:
-        if connection.in_transaction:
-            connection.execute("ROLLBACK")
 
 
 def _check(connection: Connection, path: Path) -> None:
