@@ -17,6 +17,7 @@ from typing import Any
 from msgspec import Struct
 from msgspec.structs import replace
 
+from oaicompat.affinity import conversation_key
 from oaicompat.answering import Answering
 from oaicompat.dialects import AnswerContext, AnswerOptions, Decoded, Keep, Pending
 from oaicompat.dialects.registry import decode, find_dialect
@@ -55,10 +56,14 @@ class Options(Struct, frozen=True):
 
 
 class Call(Struct, frozen=True):
-    """One upstream call that is due; `model` is the upstream's name after mapping."""
+    """One upstream call that is due; `model` is the upstream's name after mapping.
+
+    Where it cannot serve, `begin_attempt` takes a target with one of the `fallbacks`, the first one first.
+    """
 
     number: int
     model: str
+    fallbacks: tuple[str, ...] = ()
 
 
 class UpstreamRequest(Struct, frozen=True):
@@ -121,7 +126,8 @@ class Exchange:
         self._operation = decoded.operation
         self._parameter = partial(client_parameter, spelling=self._request.spelling)
         self._refuse_strictly(self._decode_notes)
-        self._mapped = self._models.resolve(self._request.model).model
+        mapped = self._models.resolve(self._request.model)
+        self._chain = (mapped.model, *mapped.fallbacks)
         self._encodings: dict[tuple[Any, ...], tuple[Encoded, Notes]] | None = None
         self.requested_model = self._request.model
         self._start(*self._begun)
@@ -146,7 +152,7 @@ class Exchange:
     def _start(
         self, created: int, new_id: Callable[[], str] | None, streaming: bool | None
     ) -> None:
-        self.model = self._mapped
+        self.model = self._chain[0]
         self.followed = self._request.stream if streaming is None else streaming
         self.streaming = self.followed or self.background
         self._answer_notes = Notes("answer")
@@ -211,6 +217,13 @@ class Exchange:
         """Return what the answer cost so far, as far as it was told."""
         return None if self._pending else self._answering.usage
 
+    def affinity(self, session: str = "") -> str:
+        """Name the conversation of this request, as `conversation_key` does; not before it is decoded."""
+        every_time = self._dialect is find_dialect("chat")
+        return conversation_key(
+            self._source, self._request.messages, session=session, system=every_time
+        )
+
     def needs(self) -> Needs:
         """Return what is wanted from outside and was not asked before."""
         if self._pending is not None:
@@ -239,10 +252,14 @@ class Exchange:
         for strand in self._strands:
             if strand.due:
                 strand.due = False
-                call = Call(len(self._calls), self.model)
+                call = Call(len(self._calls), self.model, self._fallbacks())
                 self._calls[call.number] = strand
                 due.append(call)
         return tuple(due)
+
+    def _fallbacks(self) -> tuple[str, ...]:
+        chain = self._chain
+        return chain[chain.index(self.model) + 1 :] if self.model in chain else ()
 
     def begin_attempt(
         self, call: Call, target: Target, *, sentinel: bool = False

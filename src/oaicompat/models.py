@@ -7,7 +7,7 @@ name mean nothing; the prefix `models/` is part of no name.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from types import MappingProxyType
 from typing import Literal, NoReturn
 
@@ -112,11 +112,19 @@ PRESETS: Mapping[str, MappingProxyType[str, str]] = MappingProxyType(
 
 
 class Resolved(Struct, frozen=True):
-    """A looked-up name: what the client asked for, what is called, and the rule that said so."""
+    """A looked-up name: what the client asked for, what is called, and the rule that said so.
+
+    `fallbacks` are called in their order where what comes before cannot serve.
+    """
 
     requested: str
     model: str
     rule: Literal["exact", "wildcard", "builtin", "default", "pass"]
+    fallbacks: tuple[str, ...] = ()
+
+
+Targets = str | Sequence[str]
+"""What a name stands for: one model, or several in the order in which they are tried."""
 
 
 def _bare(name: str) -> str:
@@ -126,12 +134,12 @@ def _bare(name: str) -> str:
 class _Pattern:
     """A name with stars, cut at them: matching is find after find, linear in the name."""
 
-    __slots__ = ("_first", "_last", "_middle", "rank", "target")
+    __slots__ = ("_first", "_last", "_middle", "rank", "targets")
 
-    def __init__(self, key: str, target: str) -> None:
+    def __init__(self, key: str, targets: tuple[str, ...]) -> None:
         self._first, *inner, self._last = key.split("*")
         self._middle = tuple(filter(None, inner))
-        self.target = target
+        self.targets = targets
         # Stars side by side count as one. Sorting is stable, so the order of configuration decides at last.
         self.rank = (-len(key.replace("*", "")), len(self._middle) + 1, -len(self._first))
 
@@ -152,16 +160,30 @@ class _Table:
 
     __slots__ = ("exact", "patterns")
 
-    def __init__(self, aliases: Mapping[str, str]) -> None:
-        self.exact = {_bare(key): _bare(target) for key, target in aliases.items()}
-        patterns = (_Pattern(key, target) for key, target in self.exact.items() if "*" in key)
+    def __init__(self, aliases: Mapping[str, Targets]) -> None:
+        self.exact = {_bare(key): _targets(key, targets) for key, targets in aliases.items()}
+        patterns = (_Pattern(key, targets) for key, targets in self.exact.items() if "*" in key)
         self.patterns = tuple(sorted(patterns, key=lambda pattern: pattern.rank))
 
-    def wildcard(self, name: str) -> str | None:
-        return next((each.target for each in self.patterns if each.matches(name)), None)
+    def wildcard(self, name: str) -> tuple[str, ...] | None:
+        return next((each.targets for each in self.patterns if each.matches(name)), None)
 
-    def find(self, name: str) -> str | None:
+    def find(self, name: str) -> tuple[str, ...] | None:
         return self.exact.get(name) or self.wildcard(name)
+
+
+def _targets(name: str, targets: Targets) -> tuple[str, ...]:
+    listed = (targets,) if isinstance(targets, str) else targets
+    found = tuple(dict.fromkeys(_bare(target) for target in listed))
+    if not all(found) or not found:
+        raise ValueError(f"alias {name!r} names no model")
+    return found
+
+
+def name_matcher(patterns: Collection[str]) -> Callable[[str], bool]:
+    """Return what tells whether a name matches one of these names and patterns, `*` being any characters."""
+    table = _Table(dict.fromkeys(patterns, "x"))
+    return lambda name: table.find(_bare(name)) is not None
 
 
 _BUILTIN_TABLE = _Table(BUILTIN_ALIASES)
@@ -173,10 +195,11 @@ _NATIVE = re.compile(
 class ModelMap:
     """Decides which upstream model a name stands for; immutable.
 
-    `aliases` maps names, or patterns with `*` for any run of characters, to upstream names; among patterns the
-    one with most literal characters wins, then fewer stars, then the longer literal start, then the earlier
-    entry. `default` takes names that nothing else knows; without it they pass through. With `builtin`,
-    Google's own names are known and never go to `default`.
+    `aliases` maps names, or patterns with `*` for any run of characters, to upstream names, several where the
+    later ones are fallbacks; among patterns the one with most literal characters wins, then fewer stars, then
+    the longer literal start, then the earlier entry. `default` takes names that nothing else knows; without it
+    they pass through. With `builtin`, Google's own names are known and never go to `default`. Raises
+    `ValueError` for an alias that names no model.
     """
 
     __slots__ = ("_builtin", "_default", "_table")
@@ -187,7 +210,7 @@ class ModelMap:
 
     def __init__(
         self,
-        aliases: Mapping[str, str] = MappingProxyType({}),
+        aliases: Mapping[str, Targets] = MappingProxyType({}),
         default: str | None = None,
         builtin: bool = True,
     ) -> None:
@@ -204,12 +227,12 @@ class ModelMap:
     def resolve(self, name: str) -> Resolved:
         """Look a requested name up once, case-sensitively; a target is not looked up again."""
         bare = _bare(name)
-        if (target := self._table.exact.get(bare)) is not None:
-            return Resolved(name, target, "exact")
-        if (target := self._table.wildcard(bare)) is not None:
-            return Resolved(name, target, "wildcard")
-        if self._builtin and (target := _BUILTIN_TABLE.find(bare)) is not None:
-            return Resolved(name, target, "builtin")
+        if (targets := self._table.exact.get(bare)) is not None:
+            return Resolved(name, targets[0], "exact", targets[1:])
+        if (targets := self._table.wildcard(bare)) is not None:
+            return Resolved(name, targets[0], "wildcard", targets[1:])
+        if self._builtin and (targets := _BUILTIN_TABLE.find(bare)) is not None:
+            return Resolved(name, targets[0], "builtin")
         if self._default is None or (self._builtin and _NATIVE.match(bare)):
             return Resolved(name, bare, "pass")
         return Resolved(name, self._default, "default")

@@ -18,12 +18,11 @@ from starlette.types import ASGIApp
 from oaicompat.models import PRESETS, ModelMap
 from oaicompat_server.auth import Gate, plan_access
 from oaicompat_server.background import Background
-from oaicompat_server.config import ConfigError
-from oaicompat_server.credentials import Credential, Pool
 from oaicompat_server.listing import ModelList
+from oaicompat_server.pool import Credential, Pool
 from oaicompat_server.relay import Relay
 from oaicompat_server.routes import Router
-from oaicompat_server.settings import Config
+from oaicompat_server.settings import Config, ConfigError
 from oaicompat_server.store import Store
 from oaicompat_server.store.opening import open_store
 from oaicompat_server.upkeep import kept_up
@@ -42,7 +41,10 @@ def model_map(config: Config) -> ModelMap:
                 f"models.preset: unknown preset {settings.preset!r}; valid are {', '.join(PRESETS)}"
             )
         preset = PRESETS[settings.preset]
-    return ModelMap({**preset, **settings.aliases}, settings.default or None, settings.builtin)
+    try:
+        return ModelMap({**preset, **settings.aliases}, settings.default or None, settings.builtin)
+    except ValueError as error:
+        raise ConfigError(f"models.aliases: {error}") from None
 
 
 class _Gateway(Starlette):

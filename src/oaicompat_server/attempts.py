@@ -1,197 +1,245 @@
-"""The attempts of one upstream call: which credential comes next, after which wait, and how it ends.
+"""The attempts of one upstream call: which credential and model come next, after which wait.
 
-One rule: `oaicompat.retry` decides, the pool provides, and this module keeps the history of one call. What
-ends the attempts keeps the last real reason, and says when to come back.
+One rule: `oaicompat.retry` decides, the pool provides, and this module keeps the history of one call. A
+fallback model is tried when the one before it has no credential or no attempt left; one attempt is kept for
+each. How a call that cannot be served ends is said in `exhaustion`.
 """
 
 from __future__ import annotations
 
 import logging
-import math
-import re
 from collections.abc import Callable
+from types import TracebackType
 
-from oaicompat.errors import OaicompatError, PoolExhaustedError, UpstreamError
+from msgspec.structs import replace
+
+from oaicompat.errors import ModelNotFoundError, OaicompatError, UpstreamError
 from oaicompat.retry import GiveUp, RetryPolicy
-from oaicompat_server.credentials import DENIED, REFUSED, Credential, Pool
+from oaicompat_server.exhaustion import OF_CREDENTIALS, exhausted
+from oaicompat_server.pool import DENIED, REFUSED, Credential, Lease, Pool
 
 _AS_IT_IS = frozenset({"empty", "malformed", "signature"})
-_OF_CREDENTIALS = frozenset({"rate", "quota", *DENIED, *REFUSED})
-_AGAIN = re.compile(
-    r"(?i)\b(?:re)?try(?: again)? (?:in|after) (?:about )?"
-    r"[0-9]+(?:\.[0-9]+)? ?[a-z]+\b(?:,? ?[0-9]+(?:\.[0-9]+)? ?[a-z]+\b)*"
-)
+_ELSEWHERE = OF_CREDENTIALS | {"overload", "network"}
+_BUDGETED = frozenset({"overload", "network"})
+_POLL_SECONDS = 0.05
 
 logger = logging.getLogger("oaicompat")
+
+Failure = UpstreamError | ModelNotFoundError
 
 
 class Attempts:
     """Keeps the history of one call; `now` and `deadline` are seconds on the monotonic clock.
 
-    `jitter` returns a number in [0, 1), for waits that must not fall together.
+    `models` are the call's own and its fallbacks, in their order; `sticky` names the conversation; `jitter`
+    returns a number in [0, 1), for waits that must not fall together. A context manager: its end gives back
+    what it holds.
     """
 
     def __init__(
         self,
         pool: Pool,
         policy: RetryPolicy,
-        model: str,
+        models: tuple[str, ...],
         *,
         deadline: float,
         jitter: Callable[[], float],
+        sticky: str = "",
     ) -> None:
         self._pool = pool
-        self._policy = policy
-        self._model = model
+        self._policy = replace(policy, attempts=max(policy.attempts, len(models)))
+        self._models = models
         self._deadline = deadline
         self._jitter = jitter
-        self._count = 0
+        self._sticky = sticky
+        self._place = 0
+        self._made = 0
+        self._before = 0
         self._tried: set[Credential] = set()
         self._causes: list[str] = []
-        self._current: Credential | None = None
-        self._following: Credential | None = None
-        self._last: UpstreamError | None = None
+        self._lease: Lease | None = None
+        self._used: Credential | None = None
+        self._stays: Credential | None = None
+        self._last: Failure | None = None
+        self._asked: float | None = None
+        self._renewed = False
+        self._budgeted = False
         self.sentinel = False
 
-    def next(self, now: float) -> Credential:
-        """Return the credential of the next attempt; raises `PoolExhaustedError` when none can serve."""
-        credential = self._following or self._pool.lease(now, self._model, self._tried)
-        if credential is None:
-            raise self._exhausted(now)
-        self._following = None
-        self._count += 1
-        self._current = credential
-        self._tried.add(credential)
-        return credential
+    @property
+    def model(self) -> str:
+        """Return the model of the current or next attempt."""
+        return self._models[self._place]
+
+    def wait(self, now: float) -> float:
+        """Return the seconds after which to ask again, 0 to go on with `next`.
+
+        A credential that is back soon, or is being probed, is waited for as long as the policy lets a client
+        wait in all.
+        """
+        if self._stays is not None:
+            return 0.0
+        if self._asked is None:
+            self._asked = now
+        ahead = self._models[self._place :]
+        if any(self._peek(now, model) is not None for model in ahead):
+            return 0.0
+        left = min(self._asked + self._policy.inline_wait, self._deadline) - now
+        if left <= 0:
+            return 0.0
+        if any(self._pool.probing(now, model) for model in ahead):
+            return _POLL_SECONDS * (1.0 + self._jitter())
+        waits = [
+            wait for model in ahead if (wait := self._pool.outlook(now, model).wait) is not None
+        ]
+        soonest = min(waits, default=left + 1.0)
+        return soonest + _POLL_SECONDS * self._jitter() if soonest <= left else 0.0
+
+    def next(self, now: float) -> Lease:
+        """Lease what the next attempt uses; raises the error that ends the call where nothing can serve."""
+        lease = self._take(now)
+        while lease is None:
+            if not self._fall_back():
+                raise self._exhausted(now)
+            lease = self._take(now)
+        self._stays = None
+        self._made += 1
+        self._lease = lease
+        self._used = lease.credential
+        self._tried.add(lease.credential)
+        return lease
 
     def succeeded(self, now: float) -> None:
         """Tell the pool that the current attempt served its call."""
-        if self._current is not None:
-            self._pool.report(self._current, now, self._model)
+        if self._lease is not None:
+            self._lease.report(now)
+        self.close()
 
-    def failed(self, now: float, error: UpstreamError) -> None:
-        """Tell the pool what became of the current attempt."""
+    def failed(self, now: float, error: Failure) -> None:
+        """Tell the pool what became of the current attempt, and give its credential back."""
         self._last = error
-        if self._current is None:
-            return
-        self._pool.report(self._current, now, self._model, error)
-        if error.cause in DENIED:
-            logger.warning(
-                "credential %s rests for %s: %s", self._current.account, self._model, error.message
-            )
+        lease = self._lease
+        if lease is not None and isinstance(error, UpstreamError):
+            lease.report(now, error)
+            self._log(lease.credential, error)
+            if error.cause in REFUSED:
+                self._renew(lease.credential)
+        self.close()
 
     def delay(self, now: float) -> float:
         """Return the wait before the next attempt, in seconds; raises the error that ends the call."""
         error = self._last
         if error is None:
             return 0.0
-        fresh = self._pool.lease(now, self._model, self._tried)
-        decision = self._policy.decide(
-            self._count,
+        if isinstance(error, ModelNotFoundError):
+            if self._fall_back():
+                return 0.0
+            raise error
+        if self._stays is not None:
+            return 0.0
+        return self._decided(error, now)
+
+    def _renew(self, credential: Credential) -> None:
+        """Have a refused token made anew, and tried once more where attempts are left."""
+        if credential.source is None:
+            return
+        credential.source.renew()
+        if not self._renewed and self._made - self._before < self._limit():
+            self._renewed = True
+            self._stays = credential
+
+    def close(self) -> None:
+        """Give back what is held."""
+        if self._lease is not None:
+            self._lease.release()
+            self._lease = None
+        if self._budgeted:
+            self._budgeted = False
+            self._pool.retries.give()
+
+    def __enter__(self) -> Attempts:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def _decided(self, error: UpstreamError, now: float) -> float:
+        decision = replace(self._policy, attempts=self._limit()).decide(
+            self._made - self._before,
             error,
-            others=fresh is not None,
+            others=self._peek(now, self.model) is not None,
             budget=self._deadline - now,
             jitter=self._jitter(),
             earlier=self._causes,
         )
         self._causes.append(error.cause)
-        waited_out = not isinstance(decision, GiveUp) and not decision.rotate
-        if isinstance(decision, GiveUp) or (waited_out and error.cause == "quota"):
+        if isinstance(decision, GiveUp) or not self._worthwhile(error, decision.rotate):
+            if error.cause in _ELSEWHERE and self._fall_back():
+                return 0.0
             raise self._final(error, now)
-        self._following = fresh if decision.rotate else self._current
+        self._stays = None if decision.rotate else self._used
         self.sentinel = self.sentinel or error.cause == "signature"
         return decision.delay
+
+    def _worthwhile(self, error: UpstreamError, rotate: bool) -> bool:
+        """Tell whether a retry that the policy allows may be made; takes its place among all retries."""
+        if error.cause == "quota" and not rotate:
+            # It does not pass while a client waits, whatever short time comes with it.
+            return False
+        if error.cause in _BUDGETED:
+            self._budgeted = self._pool.retries.take(self._pool.in_flight)
+            return self._budgeted
+        return True
+
+    def _limit(self) -> int:
+        """Return how many attempts the current model may have."""
+        kept = len(self._models) - self._place - 1
+        return max(1, self._policy.attempts - self._before - kept)
+
+    def _fall_back(self) -> bool:
+        """Go on to the next model, if there is one."""
+        if self._place + 1 >= len(self._models):
+            return False
+        self._place += 1
+        self._before = self._made
+        self._tried.clear()
+        self._causes.clear()
+        self._stays = None
+        self.sentinel = False
+        return True
+
+    def _take(self, now: float) -> Lease | None:
+        if self._stays is not None:
+            return self._pool.lease(now, self.model, only=self._stays, retrying=True)
+        again = self._made > 0
+        return self._pool.lease(now, self.model, self._tried, sticky=self._sticky, retrying=again)
+
+    def _peek(self, now: float, model: str) -> Credential | None:
+        again = self._made > 0
+        return self._pool.peek(now, model, self._tried, sticky=self._sticky, retrying=again)
 
     def _final(self, error: UpstreamError, now: float) -> OaicompatError:
         """Return the failure itself where it says all, else what it means for the pool."""
         unanswered = error.cause == "network" and error.upstream_status is None
         temporary = error.retryable and error.cause not in _AS_IT_IS and not unanswered
-        held = error.cause in _OF_CREDENTIALS
+        held = error.cause in OF_CREDENTIALS
         return self._exhausted(now) if temporary or held else error
 
     def _exhausted(self, now: float) -> OaicompatError:
-        """Return the error for a pool that cannot serve: the credential that is back first decides."""
-        last = self._last
-        if self._pool.all_refused:
-            return _all_refused(last)
-        wait = self._pool.earliest(now, self._model) or 0.0
-        reason = self._pool.reason(now, self._model)
-        held = last is None or last.cause in _OF_CREDENTIALS
-        if last is not None and (not held or (reason is None and last.status != 429)):
-            return _failed(last, wait if held else max(wait, _told(last)))
-        if reason is not None and reason.cause in DENIED:
-            return _denied(reason, wait, last)
-        return _limited(reason, wait, last)
+        last = self._last if isinstance(self._last, UpstreamError) else None
+        return exhausted(
+            [self._pool.outlook(now, model) for model in self._models], self._models[0], last
+        )
 
-
-def _told(error: UpstreamError) -> float:
-    wait = error.retry_after
-    return wait if wait is not None and math.isfinite(wait) else 0.0
-
-
-def _seconds(wait: float) -> int:
-    return max(1, math.ceil(wait))
-
-
-def _timed(message: str, seconds: int) -> str:
-    """Return the text with one wait in it, the one that `Retry-After` tells."""
-    text, found = _AGAIN.subn(f"try again in {seconds}s", message)
-    return text if found else f"{message} Please try again in {seconds}s."
-
-
-def _failed(last: UpstreamError, wait: float) -> OaicompatError:
-    seconds = _seconds(wait)
-    limited = last.status == 429
-    return PoolExhaustedError(
-        _timed(last.message, seconds),
-        status=429 if limited else 503,
-        type=last.type if limited else "service_unavailable_error",
-        code=last.code if limited else "server_is_overloaded",
-        retry_after=seconds,
-    )
-
-
-def _limited(
-    reason: UpstreamError | None, wait: float, last: UpstreamError | None
-) -> OaicompatError:
-    """Say that the pool rests; that no retry helps only where nothing but a spent quota holds it."""
-    seconds = _seconds(wait)
-    spent = reason is not None and reason.cause == "quota"
-    told = last or reason
-    message = "All credentials are cooling down for this model."
-    if spent and reason is not None:
-        message = reason.message
-    elif told is not None and told.cause != "quota":
-        message = told.message if last else f"{message} {told.message}"
-    return PoolExhaustedError(
-        _timed(message, seconds),
-        type="insufficient_quota" if spent else None,
-        code="insufficient_quota" if spent else None,
-        retry_after=seconds,
-        should_retry=False if spent else None,
-    )
-
-
-def _denied(reason: UpstreamError, wait: float, last: UpstreamError | None) -> OaicompatError:
-    """Say that no credential may do this: in the upstream's words only to the client whose call it was."""
-    message = "The upstream denies this model to every configured credential for now."
-    return PoolExhaustedError(
-        last.message if last is not None and last.cause in DENIED else message,
-        status=reason.status,
-        type=reason.type,
-        code=reason.code,
-        param=reason.param,
-        retry_after=_seconds(wait),
-        should_retry=False,
-    )
-
-
-def _all_refused(last: UpstreamError | None) -> OaicompatError:
-    reason = f" {last.message}" if last else ""
-    return PoolExhaustedError(
-        f"Every configured credential was refused by the upstream.{reason}",
-        status=503,
-        type="server_error",
-        code="upstream_credentials_refused",
-        should_retry=False,
-    )
+    def _log(self, credential: Credential, error: UpstreamError) -> None:
+        if error.cause in REFUSED:
+            logger.warning("credential %s is refused: %s", credential.account, error.message)
+        elif error.cause in DENIED:
+            logger.warning(
+                "credential %s rests for %s: %s", credential.account, self.model, error.message
+            )

@@ -17,7 +17,6 @@ from hashlib import sha256
 from msgspec import Struct
 
 from oaicompat.errors import AuthenticationError, InvalidRequestError, OaicompatError
-from oaicompat_server.config import ConfigError
 from oaicompat_server.framing import (
     OWN_HEADERS,
     Headers,
@@ -32,7 +31,7 @@ from oaicompat_server.framing import (
     request_id_of,
 )
 from oaicompat_server.secret import Secret
-from oaicompat_server.settings import AuthMode, Config
+from oaicompat_server.settings import AuthMode, Config, ConfigError
 
 App = Callable[[Scope, Receive, Send], Awaitable[None]]
 

@@ -26,10 +26,11 @@ from oaicompat.exchange import Exchange
 from oaicompat.providers.gemini.endpoints import Target
 from oaicompat_server.app import create_app, model_map
 from oaicompat_server.auth import is_loopback, plan_access
+from oaicompat_server.checking import check_credential
 from oaicompat_server.config import ConfigError, Loaded, load
-from oaicompat_server.credentials import Credential
 from oaicompat_server.listing import fetch_models
 from oaicompat_server.logs import set_up
+from oaicompat_server.pool import Credential
 from oaicompat_server.secret import Secret
 from oaicompat_server.serving import bind, loop_factory, make_server
 from oaicompat_server.settings import Config, CredentialSettings
@@ -194,10 +195,9 @@ async def _check_credentials(config: Config) -> int:
     for entry in config.credentials:
         credential = Credential.of(entry)
         try:
-            found = await fetch_models(
-                upstream, credential.target(config.upstream.base_url), credential
-            )
-            print(f"credential {credential.account}: works ({len(found)} models)")
+            target = credential.target(config.upstream.base_url)
+            seen = await check_credential(upstream, target, credential)
+            print(f"credential {credential.account}: works ({seen})")
         except OaicompatError as error:
             failed += 1
             print(f"credential {credential.account}: fails: {error.message}")
@@ -211,7 +211,8 @@ def _models(options: argparse.Namespace) -> int:
     if not config.credentials:
         raise ConfigError(_NO_CREDENTIALS)
     for name in dict.fromkeys((*config.models.aliases, *models.aliases())):
-        print(f"{name} -> {config.models.aliases.get(name) or models.resolve(name).model}")
+        targets = config.models.aliases.get(name) or models.resolve(name).model
+        print(f"{name} -> {targets if isinstance(targets, str) else ', then '.join(targets)}")
     return _run(_print_models(config))
 
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 import difflib
 import os
 import re
-import stat
 import sys
 import tomllib
 from collections.abc import Iterable, Mapping
@@ -21,12 +20,11 @@ from msgspec import Struct, structs
 
 from oaicompat.errors import InvalidRequestError
 from oaicompat.providers.gemini.endpoints import Target
+from oaicompat_server.credential_entries import complete, from_variables, readable, readable_files
 from oaicompat_server.secret import Secret
-from oaicompat_server.settings import Config, CredentialSettings
+from oaicompat_server.settings import Config, ConfigError
 
-
-class ConfigError(Exception):
-    """A setting that cannot be honoured; the text is for the person who wrote it and holds no secret."""
+__all__ = ["ConfigError", "Loaded", "default_path", "load"]
 
 
 class Loaded(Struct, frozen=True):
@@ -49,7 +47,6 @@ SHORT_NAMES: Mapping[str, str] = {
 }
 PREFIX = "OAICOMPAT_"
 CONFIG_VARIABLE = "OAICOMPAT_CONFIG"
-KEY_VARIABLES = ("GEMINI_API_KEY", "GOOGLE_API_KEY")
 
 
 def default_path(environ: Mapping[str, str]) -> Path:
@@ -93,8 +90,8 @@ def load(
             )
     config = merged.convert()
     _check_addresses(config)
-    warnings = _permission_warnings(found, merged.inline_secret)
-    return Loaded(_with_credentials(config, environ, merged), found, warnings)
+    config = _with_credentials(config, environ, merged)
+    return Loaded(config, found, _permissions(config, found, merged.inline_secret))
 
 
 def _check_addresses(config: Config) -> None:
@@ -247,66 +244,31 @@ def _split(text: str) -> list[str]:
     return [item.strip() for item in text.split(",") if item.strip()]
 
 
-def _pair(item: str) -> tuple[str, str]:
+def _pair(item: str) -> tuple[str, str | list[str]]:
     name, _, target = item.partition("=")
-    return name.strip(), target.strip()
+    names = [each.strip() for each in target.split("|")]
+    return name.strip(), names[0] if len(names) == 1 else names
 
 
 def _decode(wanted: type[Any], value: Any) -> Any:
     if wanted is Secret and isinstance(value, str):
-        return Secret(value)
+        return Secret.document(value) if value.lstrip().startswith("{") else Secret(value)
     raise TypeError("Expected `str`")
 
 
 def _with_credentials(config: Config, environ: Mapping[str, str], merged: _Merged) -> Config:
     found = [
-        _resolved(entry, environ, f"{merged.place('$.credentials')}: credentials[{index}]")
+        complete(entry, environ, f"{merged.place('$.credentials')}: credentials[{index}]")
         for index, entry in enumerate(config.credentials)
     ]
-    if not found:
-        keys = {
-            key: name for name in reversed(KEY_VARIABLES) for key in _split(environ.get(name, ""))
-        }
-        found = [
-            CredentialSettings(key=_secret(key, f"environment variable {name}"))
-            for key, name in keys.items()
-        ]
-    return structs.replace(config, credentials=tuple(found))
+    return structs.replace(config, credentials=tuple(found or from_variables(environ)))
 
 
-def _resolved(
-    entry: CredentialSettings, environ: Mapping[str, str], place: str
-) -> CredentialSettings:
-    given = [name for name in ("key", "key_env", "key_file") if getattr(entry, name)]
-    if len(given) != 1:
-        raise ConfigError(f"{place}: exactly one of key, key_env and key_file is needed")
-    if entry.key:
-        return entry
-    if entry.key_env:
-        text = environ.get(entry.key_env, "")
-        if not text.strip():
-            raise ConfigError(f"{place}: environment variable {entry.key_env} is not set")
-    else:
-        try:
-            text = Path(entry.key_file).expanduser().read_text("utf-8")
-        except (OSError, UnicodeDecodeError):
-            raise ConfigError(f"{place}: key_file {entry.key_file} cannot be read") from None
-        if not text.strip():
-            raise ConfigError(f"{place}: key_file {entry.key_file} is empty")
-    return structs.replace(entry, key=_secret(text, place))
-
-
-def _secret(text: str, place: str) -> Secret:
-    try:
-        return Secret(text)
-    except ValueError as error:
-        raise ConfigError(f"{place}: {error}") from None
-
-
-def _permission_warnings(path: Path | None, inline_secret: bool) -> tuple[str, ...]:
-    if path is None or not inline_secret or sys.platform == "win32":
-        return ()
-    mode = stat.S_IMODE(path.stat().st_mode)
-    if mode & 0o077:
-        return (f"settings file {path} holds secrets and others can read it: chmod 600 {path}",)
-    return ()
+def _permissions(config: Config, path: Path | None, inline_secret: bool) -> tuple[str, ...]:
+    """Return what is to be said of files with secrets that others can read; `auth.mode` strict refuses them."""
+    found = [said for entry in config.credentials for said in readable_files(entry)]
+    if path is not None and inline_secret and (said := readable(path)):
+        found.insert(0, f"settings file {said}")
+    if found and config.auth.mode == "strict":
+        raise ConfigError(found[0])
+    return tuple(found)

@@ -39,6 +39,7 @@ OWN_HEADERS = (
     b"x-oaicompat-notes, retry-after, x-should-retry"
 )
 _REQUEST_ID = re.compile(rb"[A-Za-z0-9._-]{1,128}\Z")
+_SESSION_HEADERS = (b"x-session-id", b"session_id", b"session-id", b"conversation_id")
 _HEADER_CAP = 256
 _NOTES_CAP = 1024
 _LINGER_BYTES = 256 * 1024
@@ -49,6 +50,12 @@ _CHECKPOINT_EVERY = 16
 def find_header(headers: Headers, name: bytes) -> bytes | None:
     """Return the first value of a header (lower-case name), or None."""
     return next((value for key, value in headers if key == name), None)
+
+
+def session_of(headers: Headers) -> str:
+    """Return what the headers say of the conversation, "" where they do not."""
+    values = (find_header(headers, name) for name in _SESSION_HEADERS)
+    return next((value.decode("latin-1")[:_HEADER_CAP] for value in values if value), "")
 
 
 def request_id_of(headers: Headers) -> str:

@@ -19,7 +19,7 @@ from oaicompat.models import ModelMap
 from oaicompat.providers.gemini.endpoints import Target, models_url
 from oaicompat.providers.gemini.endpoints import headers as endpoint_headers
 from oaicompat.providers.gemini.errors import decode_error
-from oaicompat_server.credentials import Credential, Pool
+from oaicompat_server.pool import Credential, Pool
 from oaicompat_server.settings import Config
 from oaicompat_server.upstream import Upstream
 
@@ -50,7 +50,7 @@ class _Get(Struct, frozen=True):
 async def fetch_models(upstream: Upstream, target: Target, credential: Credential) -> list[str]:
     """Return the ids of the models that generate content, over all pages; raises `UpstreamError`."""
     first = models_url(target)
-    lines = endpoint_headers(target, credential.secret.reveal())
+    lines = endpoint_headers(target, (await credential.proof()).reveal())
     found: list[str] = []
     url = first
     for _ in range(_MOST_PAGES):
@@ -141,19 +141,32 @@ class ModelList:
         return self._known
 
     async def _refresh(self, now: float) -> None:
-        credential = self._pool.lease(now, "")
-        if credential is None:
-            return
-        try:
-            self._known = await fetch_models(self._upstream, self._target(credential), credential)
-        except OaicompatError as error:
-            if isinstance(error, UpstreamError):
-                self._pool.report(credential, now, "", error)
-                self._failure = error
-            self._until = now + _FAILED_SECONDS
-        else:
-            self._failure = None
-            self._until = now + _FRESH_SECONDS
+        """Ask each front door that lists models, through the first credential of it that works."""
+        found: dict[str, None] = {}
+        failure: UpstreamError | None = None
+        doors: dict[str, bool] = {}
+        for credential in self._pool.credentials:
+            target = self._target(credential)
+            if doors.get(credential.door) or models_url(target) is None:
+                continue
+            lease = self._pool.lease(now, "", only=credential)
+            if lease is None:
+                continue
+            with lease:
+                try:
+                    offered = await fetch_models(self._upstream, target, credential)
+                except UpstreamError as error:
+                    lease.report(now, error)
+                    failure = error
+                except OaicompatError:
+                    continue
+                else:
+                    doors[credential.door] = True
+                    found |= dict.fromkeys(offered)
+        self._failure = failure if not found else None
+        self._until = now + (_FAILED_SECONDS if failure and not found else _FRESH_SECONDS)
+        if found:
+            self._known = list(found)
 
 
 def _entry(name: str, owner: str) -> dict[str, object]:

@@ -24,7 +24,7 @@ from oaicompat.providers.gemini.context import EncodeOptions
 from oaicompat.providers.gemini.endpoints import Target
 from oaicompat.retry import RetryPolicy
 from oaicompat_server.admission import Admission
-from oaicompat_server.credentials import Credential, Pool
+from oaicompat_server.pool import Credential, Pool
 from oaicompat_server.recall import Recall
 from oaicompat_server.settings import Config
 from oaicompat_server.store import SignatureStore, Store
@@ -38,7 +38,8 @@ class Incoming(Struct, frozen=True):
     """One request whose body has been read.
 
     `started` is when it came, on the monotonic clock; `owner` whose it is (see `auth.OWNER`). `streaming`
-    overrules the body; `silent` asks the model nothing; `keep` tells which responses its `Recall` can keep.
+    overrules the body; `silent` asks the model nothing; `keep` tells which responses its `Recall` can keep;
+    `session` is what its headers say of the conversation.
     """
 
     dialect: str
@@ -49,6 +50,7 @@ class Incoming(Struct, frozen=True):
     streaming: bool | None = None
     silent: bool = False
     keep: Keep = "stored"
+    session: str = ""
 
 
 class Followed(Protocol):
@@ -92,7 +94,6 @@ class Relay:
         self.signatures = SignatureStore()
         self.store: Store
         self.background: Background
-        self.leases = 0
         answer = config.answer
         options = Options(
             answer=AnswerOptions(images=answer.images, code=answer.code),
@@ -104,6 +105,15 @@ class Relay:
     def target(self, credential: Credential) -> Target:
         """Return where this credential is used."""
         return credential.target(self.config.upstream.base_url)
+
+    @property
+    def leases(self) -> int:
+        """Return how many credentials are in use."""
+        return self.pool.in_flight
+
+    def sticky(self, exchange: Exchange, incoming: Incoming) -> str:
+        """Name the conversation of a request, where there are credentials to choose from."""
+        return exchange.affinity(incoming.session) if len(self.pool.credentials) > 1 else ""
 
     async def exchange(self, incoming: Incoming) -> Exchange:
         """Decode the request, in a thread when it is big; raises `InvalidRequestError`."""

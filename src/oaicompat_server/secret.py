@@ -28,13 +28,20 @@ class Secret:
             raise ValueError("a key may hold visible ASCII characters only")
         self._value = stripped
 
+    @classmethod
+    def document(cls, text: str) -> Secret:
+        """Return the secret that is a whole document, such as a key file; it never stands in a header."""
+        secret = cls("")
+        secret._value = text.strip()
+        return secret
+
     def reveal(self) -> str:
         """Return the value itself."""
         return self._value
 
     def fingerprint(self) -> str:
         """Return eight hexadecimal digits that tell keys apart and cannot be turned back."""
-        return hashlib.sha256(self._value.encode("ascii")).hexdigest()[:8]
+        return hashlib.sha256(self._value.encode("utf-8")).hexdigest()[:8]
 
     def __bool__(self) -> bool:
         return bool(self._value)

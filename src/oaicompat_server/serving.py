@@ -19,8 +19,8 @@ import anyio
 import uvicorn
 
 from oaicompat_server.auth import App
-from oaicompat_server.config import ConfigError
 from oaicompat_server.guard import Limits, connection_cap, guarded, raise_descriptor_limit
+from oaicompat_server.settings import ConfigError
 from oaicompat_server.upgraded import upgraded
 
 GRACE_SECONDS = 30

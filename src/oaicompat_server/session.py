@@ -15,14 +15,14 @@ from collections.abc import Callable, Iterable
 from functools import partial
 
 import anyio
+from msgspec.structs import replace
 
-from oaicompat.errors import OaicompatError, UpstreamError
+from oaicompat.errors import ModelNotFoundError, OaicompatError, UpstreamError
 from oaicompat.events import Frame
 from oaicompat.exchange import Call, Exchange
 from oaicompat.providers.gemini.endpoints import headers as endpoint_headers
 from oaicompat_server.attempts import Attempts
 from oaicompat_server.bodies import cancel_on_leave
-from oaicompat_server.credentials import REFUSED, Credential
 from oaicompat_server.framing import (
     Answer,
     Headers,
@@ -33,6 +33,7 @@ from oaicompat_server.framing import (
     header_value,
     notes_header,
 )
+from oaicompat_server.pool import Lease
 from oaicompat_server.recall import Recall, StoredRecall
 from oaicompat_server.relay import Incoming, Relay, internal_error
 from oaicompat_server.upstream import BODY_CAP
@@ -168,51 +169,48 @@ class Session:
     async def _call(self, exchange: Exchange, call: Call) -> None:
         """Run one call to its end, over as many attempts as the rules allow."""
         relay = self._relay
-        attempts = Attempts(
-            relay.pool, relay.policy, call.model, deadline=self._deadline, jitter=random.random
-        )
-        while True:
-            credential = attempts.next(time.monotonic())
-            try:
-                await self._attempt(exchange, call, credential, attempts.sentinel)
-            except UpstreamError as error:
-                if error.cause in REFUSED:
-                    logger.warning("credential %s is out: %s", credential.account, error.message)
-                attempts.failed(time.monotonic(), error)
-                if exchange.call_committed(call) or self._reply.ended:
-                    raise
-                delay = attempts.delay(time.monotonic())
-                if delay:
-                    await anyio.sleep(delay)
-            else:
-                attempts.succeeded(time.monotonic())
-                return
+        with Attempts(
+            relay.pool,
+            relay.policy,
+            (call.model, *call.fallbacks),
+            deadline=self._deadline,
+            jitter=random.random,
+            sticky=relay.sticky(exchange, self._incoming),
+        ) as attempts:
+            while True:
+                lease = await _leased(attempts)
+                try:
+                    await self._attempt(exchange, call, lease, attempts.sentinel)
+                except (UpstreamError, ModelNotFoundError) as error:
+                    attempts.failed(time.monotonic(), error)
+                    if exchange.call_committed(call) or self._reply.ended:
+                        raise
+                    if delay := attempts.delay(time.monotonic()):
+                        await anyio.sleep(delay)
+                else:
+                    attempts.succeeded(time.monotonic())
+                    return
 
-    async def _attempt(
-        self, exchange: Exchange, call: Call, credential: Credential, sentinel: bool
-    ) -> None:
+    async def _attempt(self, exchange: Exchange, call: Call, lease: Lease, sentinel: bool) -> None:
         relay = self._relay
-        target = relay.target(credential)
+        credential = lease.credential
+        target = replace(relay.target(credential), model=lease.model)
         request = exchange.begin_attempt(call, target, sentinel=sentinel)
         self._account = credential.account
-        lines = endpoint_headers(target, credential.secret.reveal())
+        lines = endpoint_headers(target, (await credential.proof()).reveal())
         limit = None if exchange.streaming else BODY_CAP
-        relay.leases += 1
-        try:
-            async with relay.upstream.open(request, lines, limit) as response:
-                exchange.receive_head(call, response.status, response.headers)
-                async for data in response:
-                    frames = exchange.feed(call, data)
-                    if frames:
-                        await self._write(frames)
-                    if exchange.failed is not None:
-                        break
-            await self._write(exchange.close(call))
-            failure = exchange.failure(call)
-            if failure is not None:
-                raise failure
-        finally:
-            relay.leases -= 1
+        async with relay.upstream.open(request, lines, limit) as response:
+            exchange.receive_head(call, response.status, response.headers)
+            async for data in response:
+                frames = exchange.feed(call, data)
+                if frames:
+                    await self._write(frames)
+                if exchange.failed is not None:
+                    break
+        await self._write(exchange.close(call))
+        failure = exchange.failure(call)
+        if failure is not None:
+            raise failure
 
     async def _write(self, frames: tuple[Frame, ...]) -> None:
         self._moved = time.monotonic()
@@ -280,3 +278,12 @@ class Session:
         if self._account and shown.account:
             headers.append((b"x-account-email", header_value(self._account)))
         return headers
+
+
+async def _leased(attempts: Attempts) -> Lease:
+    """Return the lease of the next attempt, once its credential is back or the wait for it was too long."""
+    wait = attempts.wait(time.monotonic())
+    while wait:
+        await anyio.sleep(wait)
+        wait = attempts.wait(time.monotonic())
+    return attempts.next(time.monotonic())

@@ -6,6 +6,7 @@ settings together is checked where they are merged (`config`).
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Annotated, Literal
 
 from msgspec import Meta, Struct
@@ -13,8 +14,13 @@ from msgspec import Meta, Struct
 from oaicompat_server.secret import Secret
 
 AuthMode = Literal["auto", "off", "strict", "all_except_health"]
+CredentialKind = Literal["api_key", "express", "bearer", "service_account", "adc"]
 Seconds = Annotated[float, Meta(gt=0)]
 Count = Annotated[int, Meta(ge=1)]
+
+
+class ConfigError(Exception):
+    """A setting that cannot be honoured; the text is for the person who wrote it and holds no secret."""
 
 
 class Section(Struct, frozen=True, forbid_unknown_fields=True):
@@ -62,7 +68,7 @@ class UpstreamSettings(Section, frozen=True):
 class ModelSettings(Section, frozen=True):
     """`[models]`: which name calls which model, and what the list shows."""
 
-    aliases: dict[str, str] = {}
+    aliases: Mapping[str, str | tuple[str, ...]] = {}
     default: str = ""
     preset: str = ""
     builtin: bool = True
@@ -106,13 +112,24 @@ class StateSettings(Section, frozen=True):
 
 
 class CredentialSettings(Section, frozen=True):
-    """`[[credentials]]`: one Gemini API key, written here or fetched from a variable or a file."""
+    """`[[credentials]]`: one key, token or account, written here or fetched from a variable or a file.
 
+    `key` is the secret itself; for a service account the JSON of its key file.
+    """
+
+    kind: CredentialKind = "api_key"
     key: Secret = Secret("")
     key_env: str = ""
     key_file: str = ""
     label: str = ""
     base_url: str = ""
+    weight: Annotated[float, Meta(gt=0, le=1_000_000)] = 1.0
+    priority: Annotated[int, Meta(ge=0)] = 0
+    quota_group: str = ""
+    models: tuple[str, ...] = ()
+    project: str = ""
+    location: str = ""
+    proxy: Secret = Secret("")
 
 
 class Config(Section, frozen=True):

@@ -23,7 +23,7 @@ from oaicompat.dialects.responses.output import error_data
 from oaicompat.errors import InvalidRequestError, OaicompatError
 from oaicompat.events import Frame
 from oaicompat.supplies import Effect, Item, KeepResponse, Needs, Supplies
-from oaicompat_server.framing import Receive, Send, common_headers, request_id_of
+from oaicompat_server.framing import Receive, Send, common_headers, request_id_of, session_of
 from oaicompat_server.recall import Recall, StoredRecall
 from oaicompat_server.relay import Incoming, Relay
 from oaicompat_server.session import Session
@@ -67,6 +67,7 @@ class Connection:
         self.relay = relay
         self.owner = owner
         self.request_id = request_id_of(scope["headers"])
+        self._session = session_of(scope["headers"])
         self.kept: dict[str, _Kept] = {}
         self.scope = anyio.CancelScope()
         self._receive = receive
@@ -175,6 +176,7 @@ class Connection:
             streaming=True,
             silent=turn.silent,
             keep="all",
+            session=self._session,
         )
         relay = self.relay
         recall = _LaneRecall(self, lane, StoredRecall(relay.signatures, relay.store, self.owner))

@@ -55,7 +55,7 @@ def test_a_long_rate_limit_is_asked_for_once_per_credential_and_three_times_at_m
         for key in KEYS[:size]:
             served.simulator.behave(key, ["429:rate:60*"])
         assert _ask(served, "hello")[0] == 429
-        assert _calls(served) == list(KEYS[: min(size, 3)])
+        assert len(_calls(served)) == len(set(_calls(served))) == min(size, 3)
 
 
 @pytest.fixture
@@ -72,8 +72,8 @@ def test_regression_one_clients_403_takes_no_credential_from_other_models(
         assert _ask(four, f"#script:{script}")[0] in (403, 503)
     assert not four.relay.pool.all_refused
     used = set()
-    for _ in KEYS:
-        assert _ask(four, "hello", "gemini-2.5-pro")[0] == 200
+    for number in range(40):
+        assert _ask(four, f"hello {number}", "gemini-2.5-pro")[0] == 200
         used.add(_calls(four)[-1])
     assert len(used) == len(KEYS)
 

@@ -258,9 +258,11 @@ def test_faults_after_the_first_frame_end_in_band_and_are_never_repeated(
 def test_a_limit_told_in_band_cools_the_credential(served: Gateway) -> None:
     told = ask(served, "#script:long:6 #script:error-after:2:429", stream=True)
     assert told.events[-1]["error"]["code"] == "rate_limit_exceeded"
-    refused = ask(served, "hello")
-    assert refused.status == 429
-    assert int(refused.headers["retry-after"]) >= 1
+    outlook = served.relay.pool.outlook(time.monotonic(), told.headers["x-mapped-model"])
+    assert outlook.wait is not None
+    assert 0 < outlook.wait <= 1
+    assert outlook.reason is not None
+    assert outlook.reason.cause == "rate"
 
 
 @pytest.mark.parametrize(

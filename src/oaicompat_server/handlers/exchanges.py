@@ -9,6 +9,7 @@ from collections.abc import Mapping
 
 from oaicompat.errors import InvalidRequestError
 from oaicompat_server.bodies import read_body
+from oaicompat_server.framing import session_of
 from oaicompat_server.handlers.context import Context, Table
 from oaicompat_server.relay import Incoming, Relay
 from oaicompat_server.session import serve
@@ -40,5 +41,12 @@ class Exchanges:
         limit = self._relay.config.server.body_limit
         body = await read_body(context.headers, context.receive, limit)
         dialect = DIALECT_ROUTES[context.route.suffix]
-        incoming = Incoming(dialect, body, context.request_id, context.started, owner=context.owner)
+        incoming = Incoming(
+            dialect,
+            body,
+            context.request_id,
+            context.started,
+            owner=context.owner,
+            session=session_of(context.headers),
+        )
         await serve(self._relay, incoming, context.receive, context.send)

@@ -16,7 +16,7 @@ from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from sqlite3 import Connection
 
-from oaicompat_server.config import ConfigError
+from oaicompat_server.settings import ConfigError
 from oaicompat_server.store.schema import APPLICATION_ID, MIGRATIONS
 
 _BUSY_SECONDS = 10.0

@@ -10,8 +10,7 @@ import asyncio
 from collections.abc import Mapping
 from pathlib import Path
 
-from oaicompat_server.config import ConfigError
-from oaicompat_server.settings import StateSettings
+from oaicompat_server.settings import ConfigError, StateSettings
 from oaicompat_server.store import Store, StoreError
 from oaicompat_server.store.database import Database
 from oaicompat_server.store.file import default_path

@@ -87,25 +87,34 @@ def test_bug_70_a_bad_credential_is_never_the_clients_error(code: int, body: byt
     assert error.message == "The upstream service refused the credential it was called with."
 
 
+PLACE, API, BILLING, ACCESS = (
+    "unsupported_country_region_territory",
+    "upstream_api_disabled",
+    "upstream_billing_required",
+    "upstream_access_denied",
+)
 PERMISSIONS = [
-    (400, status(400, "User location is not supported for the API use.", "FAILED_PRECONDITION")),
-    (400, status(400, "Gemini API free tier is not available in your country. Please enable "
-                 "billing on your project.", "FAILED_PRECONDITION")),
-    (403, status(403, "Generative Language API has not been used in project 123456789 before or "
-                 "it is disabled.", "PERMISSION_DENIED", reason("SERVICE_DISABLED"))),
-    (403, status(403, "Your project has been denied access.", "PERMISSION_DENIED")),
-    (403, status(403, "Requests to this API generativelanguage.googleapis.com method x are "
-                 "blocked.", "PERMISSION_DENIED", reason("API_KEY_SERVICE_BLOCKED"))),
-    (403, status(403, "Requests from referer <empty> are blocked.", "PERMISSION_DENIED")),
-    (403, status(403, "This API method requires billing to be enabled.", "PERMISSION_DENIED")),
-    (403, status(403, "x", "PERMISSION_DENIED", reason("BILLING_DISABLED"))),
+    (400, PLACE, status(400, "User location is not supported for the API use.",
+                        "FAILED_PRECONDITION")),
+    (400, PLACE, status(400, "Gemini API free tier is not available in your country. Please enable "
+                        "billing on your project.", "FAILED_PRECONDITION")),
+    (403, API, status(403, "Generative Language API has not been used in project 123456789 before or "
+                      "it is disabled.", "PERMISSION_DENIED", reason("SERVICE_DISABLED"))),
+    (403, ACCESS, status(403, "Your project has been denied access.", "PERMISSION_DENIED")),
+    (403, ACCESS, status(403, "Requests to this API generativelanguage.googleapis.com method x are "
+                         "blocked.", "PERMISSION_DENIED", reason("API_KEY_SERVICE_BLOCKED"))),
+    (403, ACCESS, status(403, "Requests from referer <empty> are blocked.", "PERMISSION_DENIED")),
+    (403, BILLING, status(403, "This API method requires billing to be enabled.",
+                          "PERMISSION_DENIED")),
+    (403, BILLING, status(403, "x", "PERMISSION_DENIED", reason("BILLING_DISABLED"))),
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize(("code", "body"), PERMISSIONS)
-def test_bug_97_no_permission_is_a_class_of_its_own(code: int, body: bytes) -> None:
+@pytest.mark.parametrize(("code", "named", "body"), PERMISSIONS)
+def test_bug_97_no_permission_is_a_class_of_its_own(code: int, named: str, body: bytes) -> None:
     error = upstream(code, body)
-    assert (error.cause, error.retryable, error.status) == ("permission", True, 503)
+    assert (error.cause, error.retryable, error.status) == ("permission", True, 403)
+    assert (error.type, error.code) == ("request_forbidden", named)
     assert error.should_retry is False
     assert "123456789" not in error.message
 

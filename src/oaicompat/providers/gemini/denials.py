@@ -74,3 +74,27 @@ def find_denial(reasons: Iterable[str], message: str) -> Denied:
     if _TIER.search(message):
         return "tier"
     return "model" if _MODEL.search(message) else "resource"
+
+
+_PROJECT_CODES: tuple[tuple[frozenset[str], re.Pattern[str], str], ...] = (
+    (frozenset(), _PLACE, "unsupported_country_region_territory"),
+    (
+        frozenset({"SERVICE_DISABLED"}),
+        re.compile(r"has not been used in project"),
+        "upstream_api_disabled",
+    ),
+    (
+        frozenset({"BILLING_DISABLED"}),
+        re.compile(r"(?i)\bbilling\b"),
+        "upstream_billing_required",
+    ),
+)
+
+
+def project_code(reasons: Iterable[str], message: str) -> str:
+    """Return the error code of a denial that is about a project, or where it is used from."""
+    named = frozenset(reasons)
+    for about, text, code in _PROJECT_CODES:
+        if named & about or text.search(message):
+            return code
+    return "upstream_access_denied"

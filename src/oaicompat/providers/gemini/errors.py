@@ -15,7 +15,7 @@ import msgspec
 from msgspec import Struct
 
 from oaicompat.errors import ModelNotFoundError, UpstreamError, UpstreamProtocolError
-from oaicompat.providers.gemini.denials import find_denial
+from oaicompat.providers.gemini.denials import find_denial, project_code
 from oaicompat.providers.gemini.parameters import client_parameter, upstream_path
 from oaicompat.providers.gemini.redaction import LONGEST_MESSAGE as LONGEST
 from oaicompat.providers.gemini.redaction import excerpt_of, limit, printable, scrub
@@ -47,8 +47,7 @@ _STATUS_NUMBERS = {
     "DEADLINE_EXCEEDED": 504,
 }
 _RETRYABLE = frozenset({408, 429, 499, 500, 502, 503, 504, 529})
-_OVERLOADED = frozenset({503, 529})
-_LATE = frozenset({408, 499, 504})
+_OVERLOADED, _LATE = frozenset({503, 529}), frozenset({408, 499, 504})
 
 
 def decode_error(
@@ -201,8 +200,8 @@ def _refused(failed: _Failed) -> Failure:
 
 
 def _forbidden(failed: _Failed) -> Failure:
-    missing = failed.message.startswith("CachedContent not found")
-    return _request(failed) if missing else _denied(failed)
+    gone = failed.message.startswith("CachedContent not found")
+    return _request(failed) if gone else _denied(failed)
 
 
 def _denied(failed: _Failed) -> UpstreamError:
@@ -247,7 +246,9 @@ def _credential(failed: _Failed) -> UpstreamError:
 def _permission(failed: _Failed) -> UpstreamError:
     return UpstreamError(
         limit(f"The upstream service denies access: {scrub(failed.message)}"),
-        status=503,
+        status=403,
+        type="request_forbidden",
+        code=project_code(failed.reasons, failed.message),
         should_retry=False,
         retryable=True,
         cause="permission",
@@ -337,10 +338,11 @@ def _limited(failed: _Failed) -> UpstreamError:
     named = next((scrub(one) for one in failed.quotas if _PER_DAY.search(one) or not quota), "")
     what = "You exceeded your current upstream quota" if quota else "Rate limit reached upstream"
     message = f"{what} for {failed.model}{f' ({named[:100]})' if named else ''}."
+    if failed.wait is not None:
+        seconds = f"{failed.wait:.3f}".rstrip("0").rstrip(".")
+        message = f"{message} Please try again in {seconds}s."
     return UpstreamError(
-        message
-        if failed.wait is None
-        else f"{message} Please try again in {_seconds(failed.wait)}.",
+        message,
         status=429,
         type="insufficient_quota" if quota else "rate_limit_error",
         code="insufficient_quota" if quota else "rate_limit_exceeded",
@@ -350,10 +352,6 @@ def _limited(failed: _Failed) -> UpstreamError:
         cause="quota" if quota else "rate",
         upstream_status=429,
     )
-
-
-def _seconds(wait: float) -> str:
-    return f"{wait:.3f}".rstrip("0").rstrip(".") + "s"
 
 
 def _broken(status: int, wait: float | None, message: str = "") -> UpstreamError:

@@ -1,0 +1,139 @@
+"""Which of the usable credentials serves: the conversation's own, else the one with the least to do.
+
+One rule: nothing here looks at time or at failures. A conversation hashes to the same credential on every
+machine (weighted rendezvous hashing), and where that one is missing only its own conversations move.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from hashlib import blake2b, sha256
+from types import TracebackType
+from typing import Protocol
+
+from oaicompat.errors import UpstreamError
+from oaicompat.models import name_matcher
+from oaicompat_server.pool.cells import Cell
+from oaicompat_server.pool.credential import Credential
+
+
+class Slot:
+    """One credential of the pool, and what it is doing.
+
+    `own`, `quota` and `door` name what rests together: the credential, those that share its quota, the models
+    behind its front door. `turn` is how much of its share it has served.
+    """
+
+    __slots__ = (
+        "allows",
+        "credential",
+        "door",
+        "in_flight",
+        "out",
+        "own",
+        "quota",
+        "refused",
+        "served",
+        "suspect",
+        "turn",
+    )
+
+    def __init__(self, credential: Credential) -> None:
+        group = credential.quota_group
+        self.credential = credential
+        self.own = credential.identity
+        self.quota = f"group-{_digest(group)}" if group else self.own
+        self.door = f"door-{_digest(credential.door)}"
+        self.allows: Callable[[str], bool] = name_matcher(credential.models or ("*",))
+        self.in_flight = 0
+        self.served = 0
+        self.turn = 0.0
+        self.out: UpstreamError | None = None
+        self.suspect = False
+        self.refused = -1
+
+
+class Reporting(Protocol):
+    """Where a lease tells what became of it."""
+
+    def settle(self, lease: Lease, now: float, error: UpstreamError | None) -> None:
+        """Take an outcome."""
+        ...
+
+
+class Lease:
+    """The use of one credential for one attempt; as a context manager it is given back at the end."""
+
+    __slots__ = ("_pool", "begun", "credential", "held", "model", "probes", "slot")
+
+    def __init__(self, pool: Reporting, slot: Slot, model: str, begun: int) -> None:
+        self._pool = pool
+        self.slot = slot
+        self.credential = slot.credential
+        self.model = model
+        self.begun = begun
+        self.probes: tuple[Cell, ...] = ()
+        self.held = True
+        slot.in_flight += 1
+
+    def report(self, now: float, error: UpstreamError | None = None) -> None:
+        """Tell what became of the attempt: None for success, which may be told as soon as it is seen."""
+        self._pool.settle(self, now, error)
+
+    def release(self) -> None:
+        """Give the credential back; a probe that was not reported is another's to make."""
+        if not self.held:
+            return
+        self.held = False
+        self.slot.in_flight -= 1
+        for cell in self.probes:
+            cell.abandon(self)
+
+    def __enter__(self) -> Lease:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.release()
+
+
+def choose(slots: Sequence[Slot], sticky: str, served: float = 0.0) -> Slot:
+    """Return the slot that serves next, of at least one.
+
+    With `sticky`, the conversation's; else the one with the least in flight by weight, and among equals the
+    one that has served the least of its share since `served`, the turn that was last taken.
+    """
+    if len(slots) == 1:
+        return slots[0]
+    if sticky:
+        seed = sticky.encode("utf-8", "surrogatepass")
+        return max(slots, key=lambda slot: _affinity(seed, slot))
+    return min(slots, key=lambda slot: (_load(slot), max(slot.turn, served)))
+
+
+def take_turn(slot: Slot, served: float) -> float:
+    """Count one more turn and return when it began; one that was away does not make up for what it missed."""
+    begun = max(slot.turn, served)
+    slot.turn = begun + 1.0 / slot.credential.weight
+    slot.served += 1
+    return begun
+
+
+def _load(slot: Slot) -> float:
+    return slot.in_flight / slot.credential.weight
+
+
+def _affinity(seed: bytes, slot: Slot) -> float:
+    """Score one slot for one conversation: Schindelhauer and Schomaker's logarithmic method."""
+    digest = blake2b(seed, digest_size=8, key=slot.own.encode("ascii")).digest()
+    share = (int.from_bytes(digest, "big") + 1) / (2**64 + 2)
+    return -slot.credential.weight / math.log(share)
+
+
+def _digest(text: str) -> str:
+    return sha256(text.encode("utf-8")).hexdigest()[:24]

@@ -1,0 +1,218 @@
+"""Cooldowns that outlive a process, and those that several processes share.
+
+One rule: only what every process would find out for itself by hammering a limit is shared, that is limits and
+overloads; a denial or an invalid key is found out anew, since a restart is how it is put right. Rows name
+their subject by a digest, and hold no secret.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager, suppress
+from typing import Literal, Protocol
+
+from msgspec import Struct, structs
+
+from oaicompat.errors import UpstreamError
+from oaicompat_server.pool.cells import LONGEST, Cell, CellKind
+from oaicompat_server.store import StoreError
+
+SHARE_SECONDS = 1.0
+_SAME_SECONDS = 0.5
+
+SharedKind = Literal["limit", "overload"]
+
+logger = logging.getLogger("oaicompat")
+
+
+class Cooldown(Struct, frozen=True):
+    """One rest: whose, of what kind, for which model, how many seconds it lasts from now, and why."""
+
+    key: str
+    kind: SharedKind
+    model: str
+    rest: float
+    failures: int
+    cause: str
+    status: int
+    type: str
+    code: str
+    message: str
+
+    @property
+    def name(self) -> tuple[str, str, str]:
+        """Return what there is one row of."""
+        return self.key, self.kind, self.model
+
+
+def cooldown_of(key: tuple[str, CellKind, str], cell: Cell, now: float) -> Cooldown | None:
+    """Return the row of a cell that rests and is to be shared, else None."""
+    subject, kind, model = key
+    error = cell.reason
+    if kind == "denial" or cell.until <= now or error is None:
+        return None
+    return Cooldown(
+        subject,
+        kind,
+        model,
+        cell.until - now,
+        cell.failures,
+        error.cause,
+        error.status,
+        error.type,
+        error.code or "",
+        error.message,
+    )
+
+
+def cell_of(row: Cooldown, now: float, number: int) -> Cell:
+    """Return the cell that a row describes, as if it had failed at event `number`."""
+    cell = Cell()
+    cell.until = now + min(row.rest, LONGEST)
+    cell.failures = row.failures
+    cell.failed = number
+    cell.reason = UpstreamError(
+        row.message,
+        status=row.status,
+        type=row.type,
+        code=row.code or None,
+        retryable=True,
+        cause=row.cause,
+        should_retry=False if row.cause == "quota" else None,
+        upstream_status=row.status,
+    )
+    return cell
+
+
+class CooldownStore(Protocol):
+    """Keeps rows for all processes that share it; `now` is Unix seconds. Methods may raise `StoreError`."""
+
+    async def put(self, rows: Sequence[Cooldown], now: float) -> None:
+        """Keep rows until their rest is over; of two of one name the one that lasts longer stays."""
+        ...
+
+    async def all(self, now: float) -> tuple[Cooldown, ...]:
+        """Return the rows that still last, with the rest that is left."""
+        ...
+
+    async def clear(self) -> None:
+        """Forget every row."""
+        ...
+
+
+class MemoryCooldowns:
+    """Keeps rows in this process: for tests, and where nothing is to be kept."""
+
+    def __init__(self) -> None:
+        self._rows: dict[tuple[str, str, str], tuple[float, Cooldown]] = {}
+
+    async def put(self, rows: Sequence[Cooldown], now: float) -> None:
+        """Keep rows until their rest is over."""
+        self._rows = {name: kept for name, kept in self._rows.items() if kept[0] > now}
+        for row in rows:
+            until = now + row.rest
+            if until > self._rows.get(row.name, (now, row))[0]:
+                self._rows[row.name] = (until, row)
+
+    async def all(self, now: float) -> tuple[Cooldown, ...]:
+        """Return the rows that still last."""
+        return tuple(_left(row, until - now) for until, row in self._rows.values() if until > now)
+
+    async def clear(self) -> None:
+        """Forget every row."""
+        self._rows.clear()
+
+
+class Sharing:
+    """Keeps a pool and a store of cooldowns alike."""
+
+    def __init__(self, pool: Exporting, store: CooldownStore) -> None:
+        self.pool = pool
+        self._store = store
+        self._known: dict[tuple[str, str, str], float] = {}
+
+    async def exchange(self, now: float, wall: float) -> None:
+        """Publish what is new here and take over what is new there; raises `StoreError`.
+
+        `now` is the pool's time, `wall` Unix seconds. A row that was seen before is not taken again: what
+        ended it here, a success or a reset, is later news.
+        """
+        self._known = {name: until for name, until in self._known.items() if until > wall}
+        if news := self._new(self.pool.export(now), wall):
+            await self._store.put(news, wall)
+        self.pool.adopt(self._new(await self._store.all(wall), wall), now)
+
+    async def reset(self, account: str = "", model: str = "") -> None:
+        """Reset the pool, and what is shared where all of it is meant; raises `StoreError`."""
+        self.pool.reset(account, model)
+        if not account and not model:
+            await self._store.clear()
+
+    def _new(self, rows: Sequence[Cooldown], wall: float) -> list[Cooldown]:
+        news = [row for row in rows if wall + row.rest > self._seen(row) + _SAME_SECONDS]
+        self._known |= {row.name: wall + row.rest for row in news}
+        return news
+
+    def _seen(self, row: Cooldown) -> float:
+        return self._known.get(row.name, 0.0)
+
+
+class Exporting(Protocol):
+    """The part of a pool that is shared."""
+
+    def export(self, now: float) -> tuple[Cooldown, ...]:
+        """Return the cooldowns to share."""
+        ...
+
+    def adopt(self, rows: Sequence[Cooldown], now: float) -> None:
+        """Take over cooldowns."""
+        ...
+
+    def reset(self, account: str = "", model: str = "") -> None:
+        """Forget cooldowns."""
+        ...
+
+
+@asynccontextmanager
+async def shared(
+    sharing: Sharing,
+    *,
+    every: float = SHARE_SECONDS,
+    monotonic: Callable[[], float] = time.monotonic,
+    wall: Callable[[], float] = time.time,
+) -> AsyncIterator[None]:
+    """Exchange cooldowns at once, `every` so many seconds, and at the end; a store that fails is no failure."""
+    failing = False
+
+    async def exchange() -> None:
+        nonlocal failing
+        try:
+            await sharing.exchange(monotonic(), wall())
+        except StoreError as error:
+            if not failing:
+                logger.warning("cooldowns are not shared: %s", error)
+            failing = True
+        else:
+            failing = False
+
+    async def repeat() -> None:
+        while True:
+            await asyncio.sleep(every)
+            await exchange()
+
+    await exchange()
+    task = asyncio.get_running_loop().create_task(repeat())
+    try:
+        yield
+    finally:
+        task.cancel()
+        with suppress(asyncio.CancelledError):
+            await task
+        await exchange()
+
+
+def _left(row: Cooldown, rest: float) -> Cooldown:
+    return structs.replace(row, rest=rest)
