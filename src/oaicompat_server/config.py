@@ -235,7 +235,7 @@ def _from_text(path: list[str], value: Any) -> Any:
         annotation = get_type_hints(annotation)[key]
     if get_origin(annotation) is tuple:
         return _split(value)
-    if get_origin(annotation) is dict:
+    if get_origin(annotation) is Mapping:
         return dict(_pair(item) for item in _split(value))
     return value
 
