@@ -197,28 +197,29 @@ OWNER = "oaicompat.owner"
 
 
 class Gate:
-    """Pure ASGI middleware that applies `Access` to every request; it wraps the whole application."""
+    """Pure ASGI middleware that applies the rules in force to every request; it wraps the whole application."""
 
-    def __init__(self, app: App, access: Access) -> None:
+    def __init__(self, app: App, rules: Callable[[], Access]) -> None:
         self._app = app
-        self._access = access
+        self._rules = rules
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":
             await self._app(scope, receive, send)
             return
         headers: Headers = scope["headers"]
+        access = self._rules()
         origin = _origin(headers)
-        listed = origin in self._access.origins
+        listed = origin in access.origins
         if listed:
             send = _with_origin(send, origin)
-        error = self._site_error(scope, headers)
+        error = _site_error(access, scope, headers)
         if error is None and listed and _is_preflight(scope, headers):
             await _answer_preflight(headers, send)
             return
-        error = error or self._key_error(scope, headers)
+        error = error or _key_error(access, scope, headers)
         if error is None:
-            scope[OWNER] = self._owner(headers)
+            scope[OWNER] = _owner(access, headers)
             await self._app(scope, receive, send)
             return
         more = common_headers(request_id_of(headers), time.monotonic())
@@ -229,35 +230,37 @@ class Gate:
         else:
             await refuse(receive, send, error, more)
 
-    def _site_error(self, scope: Scope, headers: Headers) -> OaicompatError | None:
-        host = parse_host(headers)
-        if host is None:
-            return InvalidRequestError("Exactly one valid Host header is needed.")
-        if not self._access.check_hosts:
-            return None
-        if not host_allowed(*host, scope.get("server"), self._access.hosts, self._access.bound):
-            return InvalidRequestError(
-                "This Host is not served here; list it in server.allowed_hosts.", status=403
-            )
-        reason = browser_refusal(headers, self._access.origins)
-        return InvalidRequestError(reason, status=403) if reason else None
 
-    def _owner(self, headers: Headers) -> str:
-        key = None if self._access.mode == "off" else presented_key(headers)
-        return sha256(key).hexdigest() if key else ""
-
-    def _key_error(self, scope: Scope, headers: Headers) -> OaicompatError | None:
-        access = self._access
-        if access.mode == "off" or is_exempt(scope.get("method", ""), scope["path"], access.mode):
-            return None
-        key = presented_key(headers)
-        if not key:
-            return AuthenticationError(
-                "You didn't provide an API key. Send it in an Authorization header: Authorization: Bearer KEY."
-            )
-        if not key_matches(key, access.digests):
-            return AuthenticationError("Incorrect API key provided.")
+def _site_error(access: Access, scope: Scope, headers: Headers) -> OaicompatError | None:
+    host = parse_host(headers)
+    if host is None:
+        return InvalidRequestError("Exactly one valid Host header is needed.")
+    if not access.check_hosts:
         return None
+    if not host_allowed(*host, scope.get("server"), access.hosts, access.bound):
+        return InvalidRequestError(
+            "This Host is not served here; list it in server.allowed_hosts.", status=403
+        )
+    reason = browser_refusal(headers, access.origins)
+    return InvalidRequestError(reason, status=403) if reason else None
+
+
+def _owner(access: Access, headers: Headers) -> str:
+    key = None if access.mode == "off" else presented_key(headers)
+    return sha256(key).hexdigest() if key else ""
+
+
+def _key_error(access: Access, scope: Scope, headers: Headers) -> OaicompatError | None:
+    if access.mode == "off" or is_exempt(scope.get("method", ""), scope["path"], access.mode):
+        return None
+    key = presented_key(headers)
+    if not key:
+        return AuthenticationError(
+            "You didn't provide an API key. Send it in an Authorization header: Authorization: Bearer KEY."
+        )
+    if not key_matches(key, access.digests):
+        return AuthenticationError("Incorrect API key provided.")
+    return None
 
 
 def _is_preflight(scope: Scope, headers: Headers) -> bool:

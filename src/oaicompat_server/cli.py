@@ -13,6 +13,7 @@ import os
 import socket
 import sys
 from collections.abc import Awaitable, Callable, Sequence
+from contextlib import nullcontext
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -24,16 +25,18 @@ from oaicompat.dialects.registry import find_dialect
 from oaicompat.errors import OaicompatError
 from oaicompat.exchange import Exchange
 from oaicompat.providers.gemini.endpoints import Target
-from oaicompat_server.app import create_app, model_map
+from oaicompat_server.app import create_app
 from oaicompat_server.auth import is_loopback, plan_access
 from oaicompat_server.checking import check_credential
-from oaicompat_server.config import ConfigError, Loaded, load
+from oaicompat_server.config import ConfigError, Loaded, load, secrets_of
 from oaicompat_server.listing import fetch_models
 from oaicompat_server.logs import set_up
 from oaicompat_server.pool import Credential
+from oaicompat_server.reload import Reloader, reloading
 from oaicompat_server.secret import Secret
 from oaicompat_server.serving import bind, loop_factory, make_server
 from oaicompat_server.settings import Config, CredentialSettings
+from oaicompat_server.snapshot import model_map
 from oaicompat_server.store.opening import open_store
 from oaicompat_server.upstream import Upstream
 
@@ -93,6 +96,13 @@ def _command(
 
 
 def _loaded(options: argparse.Namespace) -> Loaded:
+    loaded = _load(options)
+    for warning in loaded.warnings:
+        print(f"oaicompat: warning: {warning}", file=sys.stderr)
+    return loaded
+
+
+def _load(options: argparse.Namespace) -> Loaded:
     flags = {
         "server.host": getattr(options, "host", None),
         "server.port": None if options.run is _simulate else getattr(options, "port", None),
@@ -103,10 +113,7 @@ def _loaded(options: argparse.Namespace) -> Loaded:
     }
     # What a demo was told is nothing to keep.
     defaults = {"state.store": "memory"} if getattr(options, "demo", False) else None
-    loaded = load(options.config, flags=flags, defaults=defaults)
-    for warning in loaded.warnings:
-        print(f"oaicompat: warning: {warning}", file=sys.stderr)
-    return loaded
+    return load(options.config, flags=flags, defaults=defaults)
 
 
 def _run(work: Awaitable[int]) -> int:
@@ -118,17 +125,17 @@ def _run(work: Awaitable[int]) -> int:
 
 
 def _serve(options: argparse.Namespace) -> int:
-    config = _loaded(options).config
+    loaded = _loaded(options)
+    config = loaded.config
     plan_access(config)
     if not config.credentials and not options.demo:
         raise ConfigError(_NO_CREDENTIALS)
-    known = [*config.auth.keys, *(entry.key for entry in config.credentials)]
-    known.append(config.state.redis_url)
-    set_up(known, logging.DEBUG if options.verbose else logging.INFO)
-    return _run(_serve_on(bind(config.server.host, config.server.port), config, options.demo))
+    set_up(secrets_of(config), logging.DEBUG if options.verbose else logging.INFO)
+    return _run(_serve_on(bind(config.server.host, config.server.port), loaded, options))
 
 
-async def _serve_on(listening: socket.socket, config: Config, demo: bool) -> int:
+async def _serve_on(listening: socket.socket, loaded: Loaded, options: argparse.Namespace) -> int:
+    config, demo = loaded.config, options.demo
     simulator = None
     try:
         # Opened before anything is printed, so that one that cannot be used is one clear line.
@@ -139,9 +146,12 @@ async def _serve_on(listening: socket.socket, config: Config, demo: bool) -> int
             simulator = Simulator(any_model=True)
             await simulator.start()
             config = with_upstream(config, simulator.url, "demo")
-        server = make_server(create_app(config, store=store))
+        app = create_app(config, store=store)
+        server = make_server(app)
         print(_welcome(config, listening.getsockname()[1], demo), flush=True)
-        await server.serve(sockets=[listening])
+        reloader = Reloader(app.state.relay, lambda: _load(options))
+        async with nullcontext() if demo else reloading(reloader, loaded):
+            await server.serve(sockets=[listening])
     finally:
         listening.close()
         if simulator is not None:

@@ -20,11 +20,17 @@ from msgspec import Struct, structs
 
 from oaicompat.errors import InvalidRequestError
 from oaicompat.providers.gemini.endpoints import Target
-from oaicompat_server.credential_entries import complete, from_variables, readable, readable_files
+from oaicompat_server.credential_entries import (
+    complete,
+    from_variables,
+    readable,
+    readable_files,
+    service_account,
+)
 from oaicompat_server.secret import Secret
 from oaicompat_server.settings import Config, ConfigError
 
-__all__ = ["ConfigError", "Loaded", "default_path", "load"]
+__all__ = ["ConfigError", "Loaded", "default_path", "files_of", "load", "secrets_of"]
 
 
 class Loaded(Struct, frozen=True):
@@ -92,6 +98,24 @@ def load(
     _check_addresses(config)
     config = _with_credentials(config, environ, merged)
     return Loaded(config, found, _permissions(config, found, merged.inline_secret))
+
+
+def files_of(loaded: Loaded) -> tuple[Path, ...]:
+    """Return the files these settings came from."""
+    keys = (
+        Path(entry.key_file).expanduser() for entry in loaded.config.credentials if entry.key_file
+    )
+    return (*((loaded.path,) if loaded.path else ()), *keys)
+
+
+def secrets_of(config: Config) -> tuple[Secret, ...]:
+    """Return every secret in these settings."""
+    found = [*config.auth.keys, config.state.redis_url]
+    for entry in config.credentials:
+        found += [entry.key, entry.proxy]
+        if entry.kind == "service_account":
+            found.append(Secret.document(service_account(entry.key).private_key))
+    return tuple(found)
 
 
 def _check_addresses(config: Config) -> None:

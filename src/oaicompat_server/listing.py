@@ -15,12 +15,11 @@ import msgspec
 from msgspec import Struct
 
 from oaicompat.errors import OaicompatError, UpstreamError, UpstreamProtocolError
-from oaicompat.models import ModelMap
 from oaicompat.providers.gemini.endpoints import Target, models_url
 from oaicompat.providers.gemini.endpoints import headers as endpoint_headers
 from oaicompat.providers.gemini.errors import decode_error
-from oaicompat_server.pool import Credential, Pool
-from oaicompat_server.settings import Config
+from oaicompat_server.pool import Credential
+from oaicompat_server.snapshot import Snapshot
 from oaicompat_server.upstream import Upstream
 
 _FRESH_SECONDS = 300.0
@@ -83,19 +82,10 @@ async def _fetch_page(upstream: Upstream, url: str, lines: tuple[tuple[str, str]
 class ModelList:
     """Answers what models there are."""
 
-    def __init__(
-        self,
-        config: Config,
-        upstream: Upstream,
-        pool: Pool,
-        models: ModelMap,
-        target: Callable[[Credential], Target],
-    ) -> None:
-        self._config = config
+    def __init__(self, settings: Callable[[], Snapshot], upstream: Upstream) -> None:
+        self._settings = settings
         self._upstream = upstream
-        self._pool = pool
-        self._models = models
-        self._target = target
+        self._listed: Snapshot | None = None
         self._known: list[str] = []
         self._until = 0.0
         self._failure: UpstreamError | None = None
@@ -104,7 +94,7 @@ class ModelList:
     async def entries(self) -> list[dict[str, object]]:
         """Return the list's entries, sorted by id: the upstream's models, then the names mapped onto them."""
         offered = await self._offered()
-        names = dict.fromkeys(self._models.aliases(), "oaicompat")
+        names = dict.fromkeys(self._settings().models.aliases(), "oaicompat")
         names |= dict.fromkeys(offered, "google")
         return [_entry(name, owner) for name, owner in sorted(names.items())]
 
@@ -113,7 +103,7 @@ class ModelList:
         for entry in await self.entries():
             if entry["id"] == name:
                 return entry
-        mapped = self._models.resolve(name).model
+        mapped = self._settings().models.resolve(name).model
         if mapped != name and mapped in self._known:
             return _entry(name, "oaicompat")
         if self._failure is not None and not self._known:
@@ -122,7 +112,7 @@ class ModelList:
 
     def detect(self, name: str) -> dict[str, object]:
         """Return how a model name would be served, without calling the upstream."""
-        mapped = self._models.resolve(name).model
+        mapped = self._settings().models.resolve(name).model
         image = "-image" in mapped
         return {
             "model": name,
@@ -132,24 +122,26 @@ class ModelList:
         }
 
     async def _offered(self) -> list[str]:
-        if not self._config.models.list_upstream:
+        settings = self._settings()
+        if not settings.config.models.list_upstream:
             return []
         async with self._lock:
             now = time.monotonic()
-            if now >= self._until:
-                await self._refresh(now)
+            if now >= self._until or self._listed is not settings:
+                await self._refresh(now, settings)
         return self._known
 
-    async def _refresh(self, now: float) -> None:
+    async def _refresh(self, now: float, settings: Snapshot) -> None:
         """Ask each front door that lists models, through the first credential of it that works."""
+        self._listed = settings
         found: dict[str, None] = {}
         failure: UpstreamError | None = None
         doors: dict[str, bool] = {}
-        for credential in self._pool.credentials:
-            target = self._target(credential)
+        for credential in settings.pool.credentials:
+            target = credential.target(settings.config.upstream.base_url)
             if doors.get(credential.door) or models_url(target) is None:
                 continue
-            lease = self._pool.lease(now, "", only=credential)
+            lease = settings.pool.lease(now, "", only=credential)
             if lease is None:
                 continue
             with lease:

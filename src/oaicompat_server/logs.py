@@ -10,12 +10,17 @@ import asyncio
 import logging
 import re
 from collections.abc import Iterable
+from urllib.parse import unquote, urlsplit
 
 from oaicompat_server.secret import Secret
 
-_KEY_SHAPES = re.compile(r"AIza[0-9A-Za-z_-]{20,}|ya29\.[0-9A-Za-z._-]+|(?i:bearer)\s+\S+")
+_KEY_SHAPES = re.compile(
+    r"AIza[0-9A-Za-z_-]{20,}|ya29\.[0-9A-Za-z._-]+|(?i:bearer)\s+\S+"
+    r"|-----BEGIN [A-Z ]*PRIVATE KEY-----[^-]*(?:-----END [A-Z ]*PRIVATE KEY-----)?"
+)
 _UNSAFE = re.compile(r"[\x00-\x1f\x7f-\x9f\u200e\u200f\u2028\u2029\u202a-\u202e\u2066-\u2069]")
 _LONGEST_LINE = 2000
+_SHORTEST = 4
 _QUIET = {"httpcore": logging.WARNING, "asyncio": logging.WARNING, "uvicorn": logging.ERROR}
 
 
@@ -24,11 +29,18 @@ class SafeFormatter(logging.Formatter):
 
     def __init__(self, known: Iterable[Secret] = ()) -> None:
         super().__init__("%(asctime)s %(levelname)s %(message)s")
-        self._known = tuple(secret.reveal() for secret in known if secret)
+        self.known: dict[str, None] = {}
+        self.add(known)
+
+    def add(self, known: Iterable[Secret]) -> None:
+        """Keep more secrets out, those of settings that were loaded since."""
+        for secret in known:
+            value = secret.reveal()
+            self.known |= dict.fromkeys(each for each in (value, *_parts(value)) if each)
 
     def format(self, record: logging.LogRecord) -> str:
         text = super().format(record)
-        for value in self._known:
+        for value in self.known:
             text = text.replace(value, "***")
         text = _KEY_SHAPES.sub("***", text)
         return _UNSAFE.sub(_escaped, text)[: _LONGEST_LINE if record.exc_info is None else None]
@@ -55,3 +67,21 @@ def set_up(known: Iterable[Secret], level: int = logging.INFO) -> None:
     for name, least in _QUIET.items():
         logging.getLogger(name).setLevel(least)
     handler.addFilter(_is_news)
+
+
+def redact(known: Iterable[Secret]) -> None:
+    """Keep these secrets, too, out of what the log shows from here on."""
+    for handler in logging.getLogger().handlers:
+        if isinstance(handler.formatter, SafeFormatter):
+            handler.formatter.add(known)
+
+
+def _parts(value: str) -> tuple[str, ...]:
+    """Return what in a secret URL is secret by itself: the password."""
+    if "://" not in value:
+        return ()
+    try:
+        password = urlsplit(value).password
+    except ValueError:
+        return ()
+    return (password, unquote(password)) if password and len(password) >= _SHORTEST else ()

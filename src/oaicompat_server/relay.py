@@ -8,27 +8,25 @@ from __future__ import annotations
 import secrets
 import time
 from collections.abc import AsyncIterator
-from typing import Protocol, get_args
+from typing import Protocol
 
 import anyio
 import anyio.to_thread
 from msgspec import Struct
-from msgspec.structs import replace
 
-from oaicompat.dialects import AnswerOptions, Keep
+from oaicompat.dialects import Keep
 from oaicompat.errors import OaicompatError
 from oaicompat.events import Frame
-from oaicompat.exchange import Exchange, Options
-from oaicompat.models import ModelMap
-from oaicompat.providers.gemini.context import EncodeOptions
+from oaicompat.exchange import Exchange
 from oaicompat.providers.gemini.endpoints import Target
-from oaicompat.retry import RetryPolicy
 from oaicompat_server.admission import Admission
 from oaicompat_server.pool import Credential, Pool
+from oaicompat_server.pool.sharing import MemoryCooldowns, Sharing
 from oaicompat_server.recall import Recall
 from oaicompat_server.settings import Config
+from oaicompat_server.snapshot import Snapshot
 from oaicompat_server.store import SignatureStore, Store
-from oaicompat_server.upstream import Upstream
+from oaicompat_server.upstream import Upstream, waits_of
 
 _PARSE_IN_THREAD = 4 * 1024 * 1024
 _PARSERS = 2
@@ -81,26 +79,39 @@ class Background(Protocol):
 
 
 class Relay:
-    """Owns what requests share; `store` and `background` are set when the application starts."""
+    """Owns what requests share; `store`, `background` and `sharing` are set when the application starts."""
 
-    def __init__(self, config: Config, upstream: Upstream, pool: Pool, models: ModelMap) -> None:
-        server = config.server
-        self.config = config
+    def __init__(self, settings: Snapshot, upstream: Upstream) -> None:
+        server = settings.config.server
+        self.settings = settings
         self.upstream = upstream
-        self.pool = pool
-        self.models = models
+        self.sharing = Sharing(settings.pool, MemoryCooldowns())
         self.admission = Admission(server.max_in_flight, server.queue, server.queue_wait)
-        self.policy = RetryPolicy(attempts=config.upstream.attempts)
         self.signatures = SignatureStore()
         self.store: Store
         self.background: Background
-        answer = config.answer
-        options = Options(
-            answer=AnswerOptions(images=answer.images, code=answer.code),
-            encode=EncodeOptions(thoughts=answer.thoughts),
-        )
-        self._options = {keep: replace(options, keep=keep) for keep in get_args(Keep)}
+        self.draining = False
+        self._retired: list[Pool] = []
         self._parsers = anyio.CapacityLimiter(_PARSERS)
+
+    @property
+    def config(self) -> Config:
+        """Return the settings in force."""
+        return self.settings.config
+
+    @property
+    def pool(self) -> Pool:
+        """Return the pool that serves new calls."""
+        return self.settings.pool
+
+    def swap(self, settings: Snapshot) -> None:
+        """Put new settings in force; what cools down goes on cooling."""
+        now = time.monotonic()
+        settings.pool.adopt(self.pool.export(now), now)
+        self._retired = [pool for pool in (*self._retired, self.pool) if pool.in_flight]
+        self.upstream.waits = waits_of(settings.config.upstream)
+        self.sharing.pool = settings.pool
+        self.settings = settings
 
     def target(self, credential: Credential) -> Target:
         """Return where this credential is used."""
@@ -109,7 +120,7 @@ class Relay:
     @property
     def leases(self) -> int:
         """Return how many credentials are in use."""
-        return self.pool.in_flight
+        return self.pool.in_flight + sum(pool.in_flight for pool in self._retired)
 
     def sticky(self, exchange: Exchange, incoming: Incoming) -> str:
         """Name the conversation of a request, where there are credentials to choose from."""
@@ -117,18 +128,19 @@ class Relay:
 
     async def exchange(self, incoming: Incoming) -> Exchange:
         """Decode the request, in a thread when it is big; raises `InvalidRequestError`."""
+        settings = self.settings
 
         def build() -> Exchange:
             return Exchange(
                 incoming.dialect,
                 incoming.body,
-                models=self.models,
+                models=settings.models,
                 created=int(time.time()),
                 new_id=_new_id,
-                strict=self.config.request.strict,
+                strict=settings.config.request.strict,
                 streaming=incoming.streaming,
                 silent=incoming.silent,
-                options=self._options[incoming.keep],
+                options=settings.options[incoming.keep],
             )
 
         if len(incoming.body) < _PARSE_IN_THREAD:

@@ -29,7 +29,8 @@ from oaicompat_server.handlers.context import Context, Handler, Route, Table, sh
 from oaicompat_server.handlers.conversations import Conversations
 from oaicompat_server.handlers.exchanges import DIALECT_ROUTES as DIALECT_ROUTES
 from oaicompat_server.handlers.exchanges import Exchanges
-from oaicompat_server.handlers.models import HEALTH, Models
+from oaicompat_server.handlers.models import Models
+from oaicompat_server.handlers.operations import HEALTH, Operations
 from oaicompat_server.handlers.responses import Responses
 from oaicompat_server.listing import ModelList
 from oaicompat_server.recall import unavailable
@@ -38,7 +39,16 @@ from oaicompat_server.store import StoreError
 from oaicompat_server.websocket import Connection
 
 _FIXED = frozenset(
-    {*DIALECT_ROUTES, "/completions", "/embeddings", "/models", "/models/detect", "/conversations"}
+    {
+        *DIALECT_ROUTES,
+        "/completions",
+        "/embeddings",
+        "/models",
+        "/models/detect",
+        "/conversations",
+        "/oaicompat/status",
+        "/oaicompat/reset",
+    }
 )
 _PATTERNS: Mapping[str, re.Pattern[str]] = {
     suffix: re.compile(pattern, re.DOTALL)
@@ -164,6 +174,7 @@ def _parts(relay: Relay, models: ModelList) -> Iterable[Table]:
     yield Responses(relay).table
     yield Conversations(relay).table
     yield Models(models, relay.config.server.body_limit).table
+    yield Operations(relay).table
 
 
 def _listed(handlers: Table) -> str:

@@ -171,7 +171,7 @@ class Session:
         relay = self._relay
         with Attempts(
             relay.pool,
-            relay.policy,
+            relay.settings.policy,
             (call.model, *call.fallbacks),
             deadline=self._deadline,
             jitter=random.random,

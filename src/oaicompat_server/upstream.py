@@ -46,6 +46,11 @@ class Request(Protocol):
     def body(self) -> bytes: ...
 
 
+def waits_of(settings: UpstreamSettings) -> Waits:
+    """Return how long these settings have a call wait."""
+    return Waits(settings.connect_timeout, settings.first_byte_timeout, settings.idle_timeout)
+
+
 class Response:
     """A reply whose head has come; iterate over it for the body."""
 
@@ -188,9 +193,7 @@ class Upstream:
         connect: Connector | None = None,
         context: ssl.SSLContext | None = None,
     ) -> None:
-        self.waits = Waits(
-            settings.connect_timeout, settings.first_byte_timeout, settings.idle_timeout
-        )
+        self.waits = waits_of(settings)
         self._settings = settings
         self._context = context
         self._connect = connect

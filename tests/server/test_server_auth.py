@@ -88,7 +88,7 @@ def _ask(
         "headers": _GOOD if headers is None else headers,
         "server": server,
     }
-    asyncio.run(cast(Any, Gate(inner, access)(scope, receive, send)))
+    asyncio.run(cast(Any, Gate(inner, lambda: access)(scope, receive, send)))
     return sent[0]["status"], dict(sent[0]["headers"]), inner.passed
 
 

@@ -32,7 +32,7 @@ Pair = tuple[GatewayProcess, GatewayProcess]
 SLOW = "#script:pace:300 #script:long:200"
 
 
-def check_file(path: Path, copies: Path) -> None:
+def check_file(path: Path, copies: Path, told: int) -> None:
     """Look at a copy of the file, so that it is the next gateway that has to mend it."""
     copies.mkdir()
     for file in path.parent.glob(f"{path.name}*"):
@@ -40,6 +40,7 @@ def check_file(path: Path, copies: Path) -> None:
     with closing(sqlite3.connect(copies / path.name)) as connection:
         assert connection.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
         assert connection.execute("PRAGMA foreign_key_check").fetchall() == []
+        assert connection.execute("SELECT count(*) FROM responses").fetchone()[0] >= told
 
 
 def texts(items: list[Json]) -> list[str]:
@@ -138,7 +139,8 @@ def test_what_a_client_was_told_survives_the_sudden_end(tmp_path: Path) -> None:
                     every += found
                 if turn < ROUNDS:
                     lanes = run_and_kill(served, turn, chance.uniform(0, 0.4))
-                    check_file(path, tmp_path / f"copy{turn}")
+                    told_now = sum(len(lane.told) for lane in lanes)
+                    check_file(path, tmp_path / f"copy{turn}", len(every) + told_now)
                 else:
                     for told in every:
                         check_told(served, told)
@@ -232,12 +234,21 @@ def test_a_conversation_goes_on_in_the_other_gateway(pair: Pair, simulator: Simu
     assert first.ask("POST", "/responses", body).status == 404
 
 
-def test_a_background_response_is_followed_in_the_other_gateway(pair: Pair) -> None:
+def test_a_background_response_is_followed_in_the_other_gateway(
+    pair: Pair, simulator: Simulator
+) -> None:
     first, second = pair
-    made = first.create("A story. #script:long:8 #script:pace:60", background=True)
+    words = "A story. #script:long:24 #script:pace:80"
+    made = first.create(words, background=True)
     path = f"/responses/{made['id']}"
     assert second.data("GET", path)["status"] in ("queued", "in_progress")
-    told = list(second.events(f"{path}?stream=true"))
+    asked = record(simulator, words)
+    told: list[Json] = []
+    early = 0
+    for event in second.events(f"{path}?stream=true"):
+        told.append(event)
+        early += event["type"] == "response.output_text.delta" and asked.ended is None
+    assert early > 0
     assert [event["sequence_number"] for event in told] == list(range(len(told)))
     assert told[-1]["type"] == "response.completed"
     assert list(first.events(f"{path}?stream=true")) == told

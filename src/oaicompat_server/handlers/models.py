@@ -1,11 +1,9 @@
-"""The model list, single models, what a name means here, and the health of the gateway.
+"""The model list, single models, and what a name means here.
 
 One rule: none of these needs the upstream to be well; what it does not tell is left out of the list.
 """
 
 from __future__ import annotations
-
-from importlib.metadata import version
 
 import msgspec
 from msgspec import Struct
@@ -15,8 +13,6 @@ from oaicompat_server.bodies import read_body
 from oaicompat_server.framing import header_value
 from oaicompat_server.handlers.context import Context, Table, read_only, shown
 from oaicompat_server.listing import ModelList
-
-HEALTH = ("/healthz", "/health", "/readyz")
 
 
 class _Detect(Struct):
@@ -29,16 +25,11 @@ class Models:
     def __init__(self, models: ModelList, body_limit: int) -> None:
         self._models = models
         self._limit = body_limit
-        self._version = version("oaicompat-server")
         self.table: Table = {
-            **dict.fromkeys(HEALTH, read_only(self._health)),
             "/models": read_only(self._list),
             "/models/{id}": read_only(self._retrieve),
             "/models/detect": {"POST": self._detect},
         }
-
-    async def _health(self, context: Context) -> None:
-        await context.reply({"status": "ok", "version": self._version})
 
     async def _list(self, context: Context) -> None:
         await context.reply({"object": "list", "data": await self._models.entries()})

@@ -50,16 +50,16 @@ class RedisStore:
     """
 
     def __init__(self, url: Secret, *, retention: float = 30 * 86400.0) -> None:
-        self._client = Client(url)
+        self.client = Client(url)
         self._ttl = max(1, int(retention * 1000))
         self._longer_ttl = max(self._ttl, int(_RUN_SECONDS * 1000))
 
     async def check(self) -> None:
         """Close the store and raise `StoreError` where Redis cannot be used."""
         try:
-            await self._client.one("PING")
+            await self.client.one("PING")
         except BaseException:
-            await self._client.aclose()
+            await self.client.aclose()
             raise
 
     async def save(
@@ -79,7 +79,7 @@ class RedisStore:
             *_chunks(chunks),
             *_added(owner, added),
         ]
-        return bool(await self._client.script(redis_scripts.SAVE, keys, arguments))
+        return bool(await self.client.script(redis_scripts.SAVE, keys, arguments))
 
     async def append(
         self, owner: str, response_id: str, frames: Sequence[Frame], running_until: float
@@ -88,12 +88,12 @@ class RedisStore:
         chunks = await pack_apart(frames)
         arguments = [self._longer_ttl, _until(running_until), *_chunks(chunks)]
         keys = [_key(owner, "response", response_id)]
-        return bool(await self._client.script(redis_scripts.APPEND, keys, arguments))
+        return bool(await self.client.script(redis_scripts.APPEND, keys, arguments))
 
     async def find(self, owner: str, response_id: str) -> StoredResponse | None:
         """Return a response."""
         fields = ("created", "body", "input", "output", "previous", "conversation", "until")
-        row = await self._client.one("HMGET", _key(owner, "response", response_id), *fields)
+        row = await self.client.one("HMGET", _key(owner, "response", response_id), *fields)
         if any(value is None for value in row):
             return None
         created, body, input, output, previous, conversation, until = row
@@ -111,19 +111,19 @@ class RedisStore:
     async def frames(self, owner: str, response_id: str, after: int) -> tuple[Frame, ...]:
         """Return the frames whose sequence is greater than `after`, and the end mark."""
         key = _key(owner, "response", response_id)
-        lasts = (await self._client.one("HGET", key, "lasts") or b"").split()
+        lasts = (await self.client.one("HGET", key, "lasts") or b"").split()
         wanted = [f"chunk:{index}" for index, last in enumerate(lasts) if _wanted(last, after)]
-        packed = await self._client.one("HMGET", key, *wanted) if wanted else []
+        packed = await self.client.one("HMGET", key, *wanted) if wanted else []
         return unpack((each for each in packed if each is not None), after)
 
     async def delete(self, owner: str, response_id: str) -> bool:
         """Forget a response; False where it is not there."""
         keys = [_key(owner, "response", response_id)]
-        return bool(await self._client.script(redis_scripts.DELETE, keys, [self._longer_ttl]))
+        return bool(await self.client.script(redis_scripts.DELETE, keys, [self._longer_ttl]))
 
     async def history(self, owner: str, response_id: str, now: float) -> tuple[Item, ...]:
         """Return the items of a response and of all it continues, oldest first."""
-        kind, *rest = await self._client.script(
+        kind, *rest = await self.client.script(
             redis_scripts.HISTORY,
             [_key(owner, "response", response_id)],
             [key_of(response_id), LONGEST_CHAIN, self._ttl, self._longer_ttl],
@@ -139,7 +139,7 @@ class RedisStore:
     async def items(self, owner: str, ids: Sequence[str]) -> dict[str, Item]:
         """Return those of these items that are kept, by id."""
         keys = {each: _key(owner, "item", each) for each in ids}
-        lists = await self._client.many([("LRANGE", key, 0, -1) for key in keys.values()])
+        lists = await self.client.many([("LRANGE", key, 0, -1) for key in keys.values()])
         places = dict(zip(keys, lists, strict=True))
         found: dict[str, Item] = {}
         # A place may be empty: what was there went when its time had come.
@@ -152,7 +152,7 @@ class RedisStore:
     async def _at(self, places: Iterable[bytes]) -> dict[bytes, dict[str, Item]]:
         """Return the items at each of these places, by id; the last one with an id wins."""
         wanted = list(places)
-        packed = await self._client.many([("HGET", *place.split(b"\n", 1)) for place in wanted])
+        packed = await self.client.many([("HGET", *place.split(b"\n", 1)) for place in wanted])
         return {
             place: {item.id: item for item in _items(each)} if each is not None else {}
             for place, each in zip(wanted, packed, strict=True)
@@ -165,12 +165,12 @@ class RedisStore:
         metadata = msgspec.json.encode(conversation.metadata)
         arguments = [self._ttl, repr(conversation.created), metadata, *_added(owner, items)]
         keys = [_key(owner, "conversation", conversation.id)]
-        await self._client.script(redis_scripts.CREATE_CONVERSATION, keys, arguments)
+        await self.client.script(redis_scripts.CREATE_CONVERSATION, keys, arguments)
 
     async def conversation(self, owner: str, conversation_id: str) -> Conversation | None:
         """Return a conversation."""
         key = _key(owner, "conversation", conversation_id)
-        created, metadata = await self._client.one("HMGET", key, "created", "metadata")
+        created, metadata = await self.client.one("HMGET", key, "created", "metadata")
         if created is None:
             return None
         return Conversation(conversation_id, float(created), _metadata(metadata))
@@ -179,7 +179,7 @@ class RedisStore:
         self, owner: str, conversation_id: str, metadata: Mapping[str, str]
     ) -> Conversation | None:
         """Replace the metadata of a conversation; return it."""
-        created = await self._client.script(
+        created = await self.client.script(
             redis_scripts.UPDATE_CONVERSATION,
             [_key(owner, "conversation", conversation_id)],
             [msgspec.json.encode(metadata)],
@@ -191,7 +191,7 @@ class RedisStore:
     async def delete_conversation(self, owner: str, conversation_id: str) -> bool:
         """Forget a conversation; False where it is not there."""
         keys = [_key(owner, "conversation", conversation_id)]
-        return bool(await self._client.script(redis_scripts.DELETE_CONVERSATION, keys, []))
+        return bool(await self.client.script(redis_scripts.DELETE_CONVERSATION, keys, []))
 
     async def add_items(
         self, owner: str, conversation_id: str, items: Sequence[Item], now: float
@@ -199,14 +199,14 @@ class RedisStore:
         """Add items at the end of a conversation; False where it is not there."""
         keys = [_key(owner, "conversation", conversation_id)]
         arguments = [self._ttl, *_added(owner, items)]
-        return bool(await self._client.script(redis_scripts.ADD_ITEMS, keys, arguments))
+        return bool(await self.client.script(redis_scripts.ADD_ITEMS, keys, arguments))
 
     async def conversation_items(
         self, owner: str, conversation_id: str, now: float
     ) -> tuple[Item, ...] | None:
         """Return the items of a conversation, oldest first, and mark it as used."""
         keys = [_key(owner, "conversation", conversation_id)]
-        pairs = await self._client.script(redis_scripts.CONVERSATION_ITEMS, keys, [self._ttl])
+        pairs = await self.client.script(redis_scripts.CONVERSATION_ITEMS, keys, [self._ttl])
         if pairs is None:
             return None
         numbered = sorted(
@@ -220,14 +220,14 @@ class RedisStore:
         """Take one item out of a conversation; False where it is not there."""
         keys = [_key(owner, "conversation", conversation_id)]
         arguments = [_key(owner, "item", item_id)]
-        return bool(await self._client.script(redis_scripts.DELETE_ITEM, keys, arguments))
+        return bool(await self.client.script(redis_scripts.DELETE_ITEM, keys, arguments))
 
     async def sweep(self, now: float) -> None:
         """Do nothing: every key has its time, and Redis keeps it."""
 
     async def aclose(self) -> None:
         """Finish what was begun and close the connections."""
-        await self._client.aclose()
+        await self.client.aclose()
 
 
 def _key(owner: str, kind: str, id: str) -> bytes:

@@ -81,5 +81,15 @@ _STATE = (
     "CREATE INDEX deleted_responses_used ON deleted_responses (used)",
 )
 
-MIGRATIONS: Sequence[Sequence[str]] = (_STATE,)
+_COOLDOWNS = (
+    """
+    CREATE TABLE cooldowns (
+        name BLOB PRIMARY KEY,
+        until REAL NOT NULL,
+        body BLOB NOT NULL
+    ) WITHOUT ROWID
+    """,
+)
+
+MIGRATIONS: Sequence[Sequence[str]] = (_STATE, _COOLDOWNS)
 """The statements of each version."""
