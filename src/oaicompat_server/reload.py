@@ -16,6 +16,7 @@ from pathlib import Path
 
 from msgspec.structs import replace
 
+from oaicompat_server.auth import plan_access
 from oaicompat_server.config import ConfigError, Loaded, files_of, secrets_of
 from oaicompat_server.logs import redact
 from oaicompat_server.pool import SourceOf
@@ -48,6 +49,7 @@ class Reloader:
             loaded = self._load()
             if before.config.credentials and not loaded.config.credentials:
                 raise ConfigError("no credentials are left")
+            plan_access(loaded.config)
             config, fixed = pinned(before.config, loaded.config)
             new = snapshot(config, self._sources)
         except ConfigError as error:

@@ -98,12 +98,16 @@ class GatewayProcess:
 
 @contextmanager
 def gateway_process(upstream: str, place: Path, **settings: str) -> Iterator[GatewayProcess]:
-    """Run a gateway in front of the simulator at `upstream`; `place` its home, `settings` its environment."""
+    """Run a gateway in front of the simulator at `upstream`.
+
+    `place` is its home, `settings` its environment; one that is empty is not set.
+    """
     kept = ("OAICOMPAT_", "GEMINI_", "GOOGLE_", "XDG_")
     environment = {name: text for name, text in os.environ.items() if not name.startswith(kept)}
     environment |= {"HOME": str(place), "USERPROFILE": str(place), "APPDATA": str(place)}
     environment |= {"OAICOMPAT_CREDENTIALS": "upstream-key", "OAICOMPAT_BASE_URL": upstream}
     environment |= {"OAICOMPAT_API_KEYS": f"{KEY},{OTHER_KEY}", "OAICOMPAT_AUTH_MODE": "strict"}
+    environment = {name: text for name, text in (environment | settings).items() if text}
     log = place / "log"
     with (
         log.open("a") as output,
@@ -112,7 +116,7 @@ def gateway_process(upstream: str, place: Path, **settings: str) -> Iterator[Gat
             stdout=subprocess.PIPE,
             stderr=output,
             text=True,
-            env=environment | settings,
+            env=environment,
         ) as process,
     ):
         try:
