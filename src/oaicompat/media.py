@@ -336,6 +336,11 @@ def _parameter(parameters: list[str], name: str, *, default: int, limit: int) ->
     return default
 
 
-def _refuse(message: str, path: str) -> NoReturn:
+def refused(message: str, path: str) -> InvalidRequestError:
+    """Return the error for media that cannot be taken; `path` is the client's name of the field."""
     code = "invalid_image_url" if "image" in path else "invalid_value"
-    raise InvalidRequestError(message, param=path, code=code)
+    return InvalidRequestError(message, param=path, code=code)
+
+
+def _refuse(message: str, path: str) -> NoReturn:
+    raise refused(message, path)

@@ -12,6 +12,7 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from oaicompat.events import Frame
+from oaicompat.media import Remote, classify, refused
 from oaicompat.messages import Media, Message, Part, Signature, ToolCall, ToolResult
 
 
@@ -50,7 +51,8 @@ class Needs(Struct, frozen=True):
 class Supplies(Struct, frozen=True):
     """What was found: signatures by call id; media by URL, as (MIME type, base64); stored things by id.
 
-    The items of `responses` and `conversations` are all there are, oldest first.
+    The items of `responses` and `conversations` are all there are, oldest first. `refused` has the media, by
+    URL, without which the request fails, each with the reason in words for the client.
     """
 
     signatures: Mapping[str, Signature] = {}
@@ -58,6 +60,7 @@ class Supplies(Struct, frozen=True):
     responses: Mapping[str, tuple[Item, ...]] = {}
     conversations: Mapping[str, tuple[Item, ...]] = {}
     items: Mapping[str, Item] = {}
+    refused: Mapping[str, str] = {}
 
 
 class RememberSignature(Struct, frozen=True, tag=True):
@@ -92,7 +95,10 @@ Effect = RememberSignature | KeepResponse
 
 
 def needs(messages: Sequence[Message], *, media: bool) -> Needs:
-    """Return what these messages want: signatures of calls that came without, and https media if asked."""
+    """Return what these messages want: signatures of calls that came without, and https media if asked.
+
+    Addresses that only the provider can read (its own files, YouTube, gs:) are never wanted.
+    """
     return Needs(
         tuple(
             part.id
@@ -114,11 +120,17 @@ def _parts(messages: Sequence[Message]) -> Iterator[Part]:
 
 
 def _remote(media: Media) -> bool:
-    return media.uri.startswith("https:")
+    if not media.uri:
+        return False
+    found = classify(media.uri, media.path)
+    return isinstance(found, Remote) and found.kind == "https"
 
 
 def supplied(messages: Sequence[Message], found: Supplies) -> tuple[Message, ...]:
-    """Return the messages with what was found put in its place."""
+    """Return the messages with what was found put in its place.
+
+    Raises `InvalidRequestError` at the first medium that is refused.
+    """
     return tuple(
         replace(message, parts=tuple(_completed(part, found) for part in message.parts))
         for message in messages
@@ -129,7 +141,7 @@ def _completed(part: Part, found: Supplies) -> Part:
     match part:
         case ToolCall(signature=None) if part.id in found.signatures:
             return replace(part, signature=found.signatures[part.id])
-        case Media() if part.uri in found.media:
+        case Media():
             return _downloaded(part, found)
         case ToolResult():
             inner = tuple(
@@ -141,6 +153,8 @@ def _completed(part: Part, found: Supplies) -> Part:
 
 
 def _downloaded(part: Media, found: Supplies) -> Media:
+    if part.uri in found.refused:
+        raise refused(found.refused[part.uri], part.path)
     if part.uri not in found.media:
         return part
     mime, data = found.media[part.uri]

@@ -1,11 +1,13 @@
-"""How many requests are worked on at once, and how many may wait for their turn.
+"""How many requests are worked on at once, how many may wait for their turn, and whose turn it is.
 
 One rule: a request is refused at once when the queue is full and after a short wait when it is not, with a
-503 that asks for one more try; whoever leaves while waiting frees the place.
+503 that asks for one more try; whoever leaves while waiting frees the place. Among clients that wait the one
+with the least work is next, and a full queue makes room for it, so that nobody is kept out by another's flood.
 """
 
 from __future__ import annotations
 
+from collections import Counter, deque
 from types import TracebackType
 
 import anyio
@@ -13,36 +15,72 @@ import anyio
 from oaicompat.errors import OaicompatError
 
 
+class _Turn:
+    """One request that waits; `granted` is None as long as nothing is decided."""
+
+    __slots__ = ("decided", "granted")
+
+    def __init__(self) -> None:
+        self.decided = anyio.Event()
+        self.granted: bool | None = None
+
+    def decide(self, granted: bool) -> None:
+        self.granted = granted
+        self.decided.set()
+
+
 class Admission:
-    """An async context manager that holds one slot of `slots`; at most `queue` wait up to `wait` seconds."""
+    """Hands out `slots`; at most `queue` requests wait up to `wait` seconds for one.
+
+    As an async context manager it holds a slot of nobody in particular.
+    """
 
     def __init__(self, slots: int, queue: int, wait: float) -> None:
-        self._semaphore = anyio.Semaphore(slots, fast_acquire=True)
         self._slots = slots
         self._queue = queue
         self._wait = wait
+        self._running: Counter[str] = Counter()
+        self._turns: dict[str, deque[_Turn]] = {}
+        self.active = 0
         self.waiting = 0
 
-    @property
-    def active(self) -> int:
-        """Return how many slots are taken."""
-        return self._slots - self._semaphore.value
+    def slot(self, owner: str) -> Slot:
+        """Return a context that holds a slot for this client; to enter it raises what `acquire` does."""
+        return Slot(self, owner)
 
-    async def __aenter__(self) -> None:
-        try:
-            self._semaphore.acquire_nowait()
+    async def acquire(self, owner: str) -> None:
+        """Take a slot, at once or when it is this client's turn; raises the 503 of `OaicompatError`."""
+        if self.active < self._slots and not self.waiting:
+            self._take(owner)
             return
-        except anyio.WouldBlock:
-            if self.waiting >= self._queue:
-                raise _busy() from None
+        if self.waiting >= self._queue and not self._make_room(owner):
+            raise overloaded()
+        turn = _Turn()
+        self._turns.setdefault(owner, deque()).append(turn)
         self.waiting += 1
         try:
-            with anyio.move_on_after(self._wait) as scope:
-                await self._semaphore.acquire()
-        finally:
-            self.waiting -= 1
-        if scope.cancelled_caught:
-            raise _busy()
+            with anyio.move_on_after(self._wait):
+                await turn.decided.wait()
+        except BaseException:
+            self._leave(owner, turn)
+            raise
+        if not turn.granted:
+            self._leave(owner, turn)
+            raise overloaded()
+
+    def release(self, owner: str) -> None:
+        """Give a slot back; it goes to the client with the least work of those that wait."""
+        self.active -= 1
+        self._running[owner] -= 1
+        if not self._running[owner]:
+            del self._running[owner]
+        if self._turns:
+            next_owner = min(self._turns, key=lambda each: self._running[each])
+            self._take(next_owner)
+            self._pop(next_owner, newest=False).decide(granted=True)
+
+    async def __aenter__(self) -> None:
+        await self.acquire("")
 
     async def __aexit__(
         self,
@@ -50,14 +88,68 @@ class Admission:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        self._semaphore.release()
+        self.release("")
+
+    def _take(self, owner: str) -> None:
+        self.active += 1
+        self._running[owner] += 1
+
+    def _pop(self, owner: str, *, newest: bool) -> _Turn:
+        turns = self._turns[owner]
+        turn = turns.pop() if newest else turns.popleft()
+        self.waiting -= 1
+        if not turns:
+            del self._turns[owner]
+        return turn
+
+    def _leave(self, owner: str, turn: _Turn) -> None:
+        """Take one that waits no longer out of the queue, or give back what it was granted meanwhile."""
+        if turn.granted:
+            self.release(owner)
+        elif turn.granted is None:
+            self._turns[owner].remove(turn)
+            self.waiting -= 1
+            if not self._turns[owner]:
+                del self._turns[owner]
+
+    def _make_room(self, owner: str) -> bool:
+        """Send the newest of the client with the longest queue away, for one whose own is shorter."""
+        if not self._turns:
+            return False
+        longest = max(self._turns, key=lambda each: len(self._turns[each]))
+        if len(self._turns[longest]) <= len(self._turns.get(owner, ())) + 1:
+            return False
+        self._pop(longest, newest=True).decide(granted=False)
+        return True
 
 
-def _busy() -> OaicompatError:
+class Slot:
+    """Holds one slot of a client while its context lasts."""
+
+    __slots__ = ("_admission", "_owner")
+
+    def __init__(self, admission: Admission, owner: str) -> None:
+        self._admission = admission
+        self._owner = owner
+
+    async def __aenter__(self) -> None:
+        await self._admission.acquire(self._owner)
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._admission.release(self._owner)
+
+
+def overloaded() -> OaicompatError:
+    """Return the refusal of one more request, which may come again soon."""
     return OaicompatError(
         "The server is overloaded. Please try again in 1s.",
         status=503,
         type="service_unavailable_error",
         code="server_is_overloaded",
-        retry_after=1.0,
+        retry_after=1,
     )

@@ -75,6 +75,7 @@ def create_app(
                 yield
                 await background.aclose()
         finally:
+            relay.media.close()
             await upstream.aclose()
             await relay.store.aclose()
 

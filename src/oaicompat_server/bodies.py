@@ -1,7 +1,8 @@
 """Reading a request's body: content type, coding, size and time are checked before and while it comes.
 
 One rule: a body is refused as soon as it is known to be wrong, from its headers if they say so, and never
-held beyond the cap; a slow sender is timed by what it has sent so far.
+held beyond the cap; a slow sender is timed by what it has sent so far. All bodies together have a budget, from
+which each takes what it says it will be, or what has come of it, until its request is answered.
 """
 
 from __future__ import annotations
@@ -11,22 +12,59 @@ import time
 import anyio
 
 from oaicompat.errors import InvalidRequestError, OaicompatError
+from oaicompat_server.admission import overloaded
 from oaicompat_server.framing import Headers, Message, Receive, find_header
 
-_GRACE_SECONDS = 60.0
+FREE_SECONDS = 60.0
+"""How long any body may take; a longer one has more, at 100 kB/s."""
+
 _SLOWEST = 100_000.0
+_FREE_BYTES = 64 * 1024
+"""Bodies up to this are not counted: the server's own buffer of a connection holds as much."""
+
 _UNPARSABLE = (
     "We could not parse the JSON body of your request. (HINT: This likely means you aren't using your HTTP "
     "library correctly. The OpenAI API expects a JSON payload, but what was sent was not valid JSON.)"
 )
 
 
-class Reading:
-    """A request's `receive` that knows whether the body has come to its end."""
+class BodyBudget:
+    """How many bytes of bodies may be in memory at once; `used` says how many are."""
 
-    def __init__(self, receive: Receive) -> None:
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
+        self.used = 0
+
+    def take(self, size: int) -> None:
+        """Take bytes, which have to be given back; raises a 503 where there are not as many."""
+        if self.used + size > self._limit:
+            raise overloaded()
+        self.used += size
+
+    def give(self, size: int) -> None:
+        """Give bytes back."""
+        self.used -= size
+
+
+class Reading:
+    """A request's `receive` that knows whether the body has ended, and what it holds of the budget."""
+
+    def __init__(self, receive: Receive, budget: BodyBudget) -> None:
         self._receive = receive
+        self._budget = budget
+        self._held = 0
         self.complete = False
+
+    def hold(self, size: int) -> None:
+        """Hold at least as many bytes of the budget; raises a 503 where they are not there."""
+        if size > _FREE_BYTES and size > self._held:
+            self._budget.take(size - self._held)
+            self._held = size
+
+    def release(self) -> None:
+        """Give back what is held."""
+        self._budget.give(self._held)
+        self._held = 0
 
     async def __call__(self) -> Message:
         message = await self._receive()
@@ -71,15 +109,20 @@ def check_headers(headers: Headers, limit: int) -> None:
         raise _too_large(limit)
 
 
-async def read_body(headers: Headers, receive: Receive, limit: int) -> bytes:
+async def read_body(headers: Headers, receive: Reading, limit: int) -> bytes:
     """Return the whole body of a JSON request, at most `limit` bytes.
 
-    Raises `InvalidRequestError` (400, 408, 413, 415) and `ClientLeft`.
+    Raises `InvalidRequestError` (400, 408, 413, 415), a 503 where all bodies together are too big, and
+    `ClientLeft`.
     """
     check_headers(headers, limit)
+    length = find_header(headers, b"content-length")
+    if length is not None and length.isdigit():
+        receive.hold(int(length))
     message = await receive()
     if message["type"] == "http.request" and not message.get("more_body"):
         body: bytes = message.get("body", b"")
+        receive.hold(len(body))
     else:
         body = await _read_on(message, receive, limit)
     if len(body) > limit:
@@ -89,7 +132,7 @@ async def read_body(headers: Headers, receive: Receive, limit: int) -> bytes:
     return body
 
 
-async def _read_on(message: Message, receive: Receive, limit: int) -> bytes:
+async def _read_on(message: Message, receive: Reading, limit: int) -> bytes:
     started = time.monotonic()
     pieces: list[bytes] = []
     size = 0
@@ -101,9 +144,10 @@ async def _read_on(message: Message, receive: Receive, limit: int) -> bytes:
         size += len(piece)
         if size > limit:
             raise _too_large(limit)
+        receive.hold(size)
         if not message.get("more_body"):
             return b"".join(pieces)
-        if time.monotonic() - started > _GRACE_SECONDS + size / _SLOWEST:
+        if time.monotonic() - started > FREE_SECONDS + size / _SLOWEST:
             raise InvalidRequestError("The request body did not arrive in time.", status=408)
         message = await receive()
 

@@ -194,15 +194,12 @@ class AsyncioBackend(httpcore.AsyncNetworkBackend):
         """Connect to the first address of `host` that answers."""
         try:
             with anyio.fail_after(timeout):
-                stream = await _race(await _addresses(host, port), local_address)
+                addresses = await _addresses(host, port)
+                return await dial(addresses, local_address, socket_options)
         except TimeoutError:
             raise httpcore.ConnectTimeout from None
         except (OSError, UnicodeError):
             raise httpcore.ConnectError from None
-        plug = stream.get_extra_info("socket")
-        for option in (*_OPTIONS, *(socket_options or ())):
-            plug.setsockopt(*option)
-        return stream
 
     async def connect_unix_socket(
         self,
@@ -224,6 +221,22 @@ class AsyncioBackend(httpcore.AsyncNetworkBackend):
     async def sleep(self, seconds: float) -> None:
         """Wait."""
         await anyio.sleep(seconds)
+
+
+async def dial(
+    addresses: Sequence[tuple[str, int]],
+    local: str | None = None,
+    options: Iterable[httpcore.SOCKET_OPTION] | None = None,
+) -> AsyncioStream:
+    """Connect to the first of these (IP address, port) that answers; no name is looked up.
+
+    Raises `OSError` where none does.
+    """
+    stream = await _race(addresses, local)
+    plug = stream.get_extra_info("socket")
+    for option in (*_OPTIONS, *(options or ())):
+        plug.setsockopt(*option)
+    return stream
 
 
 async def _addresses(host: str, port: int) -> list[tuple[str, int]]:

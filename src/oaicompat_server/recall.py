@@ -7,8 +7,10 @@ no session asks.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from typing import Protocol
+
+from msgspec.structs import replace
 
 from oaicompat.errors import InvalidRequestError, OaicompatError
 from oaicompat.supplies import Effect, Item, KeepResponse, Needs, RememberSignature, Supplies
@@ -110,6 +112,28 @@ class StoredRecall:
                 status=404,
                 param="conversation",
             )
+
+
+class FetchingRecall:
+    """Finds linked media as well: `fetch` returns what it found of these URLs, or refuses them."""
+
+    def __init__(
+        self, stored: Recall, fetch: Callable[[Sequence[str]], Awaitable[Supplies]]
+    ) -> None:
+        self._stored = stored
+        self._fetch = fetch
+
+    async def find(self, wanted: Needs) -> Supplies:
+        """Return what is there of what is wanted."""
+        found = await self._stored.find(wanted)
+        if not wanted.media:
+            return found
+        fetched = await self._fetch(wanted.media)
+        return replace(found, media=fetched.media, refused=fetched.refused)
+
+    async def keep(self, effects: Iterable[Effect]) -> None:
+        """Keep what an answer leaves."""
+        await self._stored.keep(effects)
 
 
 def stored_response(effect: KeepResponse, conversation: str, now: float) -> StoredResponse:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import secrets
 import time
 from collections.abc import AsyncIterator
+from functools import partial
 from typing import Protocol
 
 import anyio
@@ -20,9 +21,11 @@ from oaicompat.events import Frame
 from oaicompat.exchange import Exchange
 from oaicompat.providers.gemini.endpoints import Target
 from oaicompat_server.admission import Admission
+from oaicompat_server.bodies import BodyBudget
+from oaicompat_server.media_fetch import MediaFetch
 from oaicompat_server.pool import Credential, Pool
 from oaicompat_server.pool.sharing import MemoryCooldowns, Sharing
-from oaicompat_server.recall import Recall
+from oaicompat_server.recall import FetchingRecall, Recall, StoredRecall
 from oaicompat_server.settings import Config
 from oaicompat_server.snapshot import Snapshot
 from oaicompat_server.store import SignatureStore, Store
@@ -87,7 +90,9 @@ class Relay:
         self.upstream = upstream
         self.sharing = Sharing(settings.pool, MemoryCooldowns())
         self.admission = Admission(server.max_in_flight, server.queue, server.queue_wait)
+        self.bodies = BodyBudget(server.body_budget)
         self.signatures = SignatureStore()
+        self.media = MediaFetch(server.body_limit, upstream.secure)
         self.store: Store
         self.background: Background
         self.draining = False
@@ -121,6 +126,16 @@ class Relay:
     def leases(self) -> int:
         """Return how many credentials are in use."""
         return self.pool.in_flight + sum(pool.in_flight for pool in self._retired)
+
+    def recall(self, owner: str) -> Recall:
+        """Return what finds and keeps for this client, links to media included where they are fetched."""
+        stored = StoredRecall(self.signatures, self.store, owner)
+        settings = self.config.media
+        return (
+            FetchingRecall(stored, partial(self.media.fetch, settings))
+            if settings.fetch
+            else stored
+        )
 
     def sticky(self, exchange: Exchange, incoming: Incoming) -> str:
         """Name the conversation of a request, where there are credentials to choose from."""

@@ -106,7 +106,7 @@ class Router:
             return
         context = Context(
             scope,
-            Reading(receive),
+            Reading(receive, self._relay.bodies),
             send,
             resolve(scope["path"]) or Route(""),
             request_id_of(scope["headers"]),
@@ -124,6 +124,8 @@ class Router:
         except Exception:
             logger.exception("request %s failed by a fault of the gateway", context.request_id)
             await context.refuse(internal_error(context.request_id))
+        finally:
+            context.receive.release()
 
     async def _upgrade(self, scope: Scope, receive: Receive, send: Send) -> None:
         route = resolve(scope["path"])

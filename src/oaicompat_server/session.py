@@ -34,7 +34,7 @@ from oaicompat_server.framing import (
     notes_header,
 )
 from oaicompat_server.pool import Lease
-from oaicompat_server.recall import Recall, StoredRecall
+from oaicompat_server.recall import Recall
 from oaicompat_server.relay import Incoming, Relay, internal_error
 from oaicompat_server.upstream import BODY_CAP
 
@@ -49,7 +49,7 @@ logger = logging.getLogger("oaicompat")
 
 async def serve(relay: Relay, incoming: Incoming, receive: Receive, send: Send) -> None:
     """Answer one HTTP request; returns when the answer is sent, or the client has left."""
-    recall = StoredRecall(relay.signatures, relay.store, incoming.owner)
+    recall = relay.recall(incoming.owner)
     with anyio.CancelScope() as scope:
         session = Session(relay, incoming, recall, partial(Answer, send), scope)
         watcher = asyncio.get_running_loop().create_task(cancel_on_leave(receive, scope))
@@ -97,7 +97,7 @@ class Session:
                 await self._detach(exchange)
                 return
             self._reply = self._opening(exchange.streaming, self._headers)
-            async with self._relay.admission:
+            async with self._relay.admission.slot(self._incoming.owner):
                 await self._within_deadline(exchange)
         except OaicompatError as error:
             await self._fail(error)

@@ -36,6 +36,7 @@ class ServerSettings(Section, frozen=True):
     queue: Annotated[int, Meta(ge=0)] = 256
     queue_wait: Seconds = 2.0
     body_limit: Count = 110 * 1024 * 1024
+    body_budget: Count = 128 * 1024 * 1024
     check_hosts: bool = True
     allowed_hosts: tuple[str, ...] = ()
     allowed_origins: tuple[str, ...] = ()
@@ -98,6 +99,19 @@ class AnswerSettings(Section, frozen=True):
     keepalive_responses: Seconds = 60.0
 
 
+class MediaSettings(Section, frozen=True):
+    """`[media]`: whether the gateway fetches the media that requests link to, and how much (bytes, seconds).
+
+    `allowed_hosts` are names, or `*.` and a name for all below it; empty for every public host.
+    """
+
+    fetch: bool = False
+    max_bytes: Count = 20 * 1024 * 1024
+    timeout: Seconds = 10.0
+    max_urls: Count = 8
+    allowed_hosts: tuple[str, ...] = ()
+
+
 class StateSettings(Section, frozen=True):
     """`[state]`: where responses, conversations and what belongs to them are kept, and how long.
 
@@ -142,5 +156,6 @@ class Config(Section, frozen=True):
     headers: HeaderSettings = HeaderSettings()
     request: RequestSettings = RequestSettings()
     answer: AnswerSettings = AnswerSettings()
+    media: MediaSettings = MediaSettings()
     state: StateSettings = StateSettings()
     credentials: tuple[CredentialSettings, ...] = ()

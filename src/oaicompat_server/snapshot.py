@@ -18,6 +18,7 @@ from oaicompat.models import PRESETS, ModelMap
 from oaicompat.providers.gemini.context import EncodeOptions
 from oaicompat.retry import RetryPolicy
 from oaicompat_server.auth import Access, plan_access
+from oaicompat_server.links import Hosts
 from oaicompat_server.pool import Credential, Pool, SourceOf, TokenSource
 from oaicompat_server.settings import Config, ConfigError, CredentialSettings
 
@@ -29,6 +30,7 @@ RESTART = frozenset(
         "server.queue",
         "server.queue_wait",
         "server.body_limit",
+        "server.body_budget",
         "upstream.http",
         "upstream.max_idle",
         "upstream.idle_expiry",
@@ -52,6 +54,7 @@ class Snapshot(Struct, frozen=True):
 
 def snapshot(config: Config, source_of: SourceOf | None = None) -> Snapshot:
     """Return what these settings become; raises `ConfigError` for a start that would be unsafe or of no use."""
+    _check_hosts(config)
     return Snapshot(
         config,
         plan_access(config),
@@ -92,6 +95,13 @@ def model_map(config: Config) -> ModelMap:
         raise ConfigError(f"models.aliases: {error}") from None
 
 
+def _check_hosts(config: Config) -> None:
+    try:
+        Hosts(config.media.allowed_hosts)
+    except ValueError as error:
+        raise ConfigError(f"media.allowed_hosts: {error}") from None
+
+
 def pinned(old: Config, new: Config) -> tuple[Config, tuple[str, ...]]:
     """Return the new settings, but the old where they are read only at the start, and the names of those."""
     changed = []
@@ -109,5 +119,6 @@ def _options(config: Config) -> dict[Keep, Options]:
     options = Options(
         answer=AnswerOptions(images=answer.images, code=answer.code),
         encode=EncodeOptions(thoughts=answer.thoughts),
+        fetch_media=config.media.fetch,
     )
     return {keep: replace(options, keep=keep) for keep in get_args(Keep)}

@@ -24,7 +24,7 @@ from oaicompat.errors import InvalidRequestError, OaicompatError
 from oaicompat.events import Frame
 from oaicompat.supplies import Effect, Item, KeepResponse, Needs, Supplies
 from oaicompat_server.framing import Receive, Send, common_headers, request_id_of, session_of
-from oaicompat_server.recall import Recall, StoredRecall
+from oaicompat_server.recall import Recall
 from oaicompat_server.relay import Incoming, Relay
 from oaicompat_server.session import Session
 from oaicompat_server.upgraded import DRAIN
@@ -179,7 +179,7 @@ class Connection:
             session=self._session,
         )
         relay = self.relay
-        recall = _LaneRecall(self, lane, StoredRecall(relay.signatures, relay.store, self.owner))
+        recall = _LaneRecall(self, lane, relay.recall(self.owner))
         reply = _Turned(self, lane)
         session = Session(relay, incoming, recall, lambda *_: reply, self.scope)
         try:

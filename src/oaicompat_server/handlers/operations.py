@@ -13,7 +13,7 @@ import msgspec
 from msgspec import Struct
 
 from oaicompat.errors import InvalidRequestError
-from oaicompat_server.bodies import read_body
+from oaicompat_server.bodies import has_body, read_body
 from oaicompat_server.framing import JSON_TYPE, common_headers, send_body
 from oaicompat_server.handlers.context import Context, Table, read_only
 from oaicompat_server.relay import Relay
@@ -73,6 +73,7 @@ class Operations:
                     "running": relay.admission.active,
                     "waiting": relay.admission.waiting,
                     "leases": relay.leases,
+                    "body_bytes": relay.bodies.used,
                 },
                 "settings": {
                     "auth": relay.settings.access.mode,
@@ -84,11 +85,12 @@ class Operations:
         )
 
     async def _reset(self, context: Context) -> None:
-        body = await read_body(
-            context.headers, context.receive, self._relay.config.server.body_limit
-        )
+        body = b"{}"
+        if has_body(context.headers):
+            limit = self._relay.config.server.body_limit
+            body = await read_body(context.headers, context.receive, limit)
         try:
-            wanted = msgspec.json.decode(body or b"{}", type=_Reset)
+            wanted = msgspec.json.decode(body, type=_Reset)
         except (msgspec.DecodeError, UnicodeError, RecursionError):
             raise InvalidRequestError(
                 "The body must be empty or an object with 'account', 'model' or both, as strings."
