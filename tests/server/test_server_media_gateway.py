@@ -1,0 +1,184 @@
+"""Linked media through the whole gateway: what reaches the upstream, what the client is told."""
+
+from __future__ import annotations
+
+import base64
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tests.support.asking import Reply, ask
+from tests.support.gateway import Gateway, gateway
+from tests.support.media_hosts import (
+    PNG,
+    PUBLIC,
+    MediaHosts,
+    Step,
+    make_certificate,
+    media_hosts,
+    reply,
+)
+
+from oaicompat_server.settings import Config, MediaSettings
+
+CDN, OTHER = "cdn.example.com", "images.example.org"
+LINK = f"https://{CDN}/a.png"
+QUICK = MediaSettings(fetch=True, timeout=3.0)
+_DRIPPING: Sequence[Step] = (PNG, 0.05) * 100
+UNREACHABLE = "The media at this link could not be fetched."
+
+
+@pytest.fixture(scope="module")
+def certificates(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    place = tmp_path_factory.mktemp("certificates")
+    make_certificate(place, CDN, OTHER)
+    return place
+
+
+@pytest.fixture
+def hosts(certificates: Path) -> Iterator[MediaHosts]:
+    names = {CDN: PUBLIC, OTHER: PUBLIC, "unnamed.example.net": PUBLIC}
+    with media_hosts(certificates, names) as served:
+        served.pages[f"{CDN}/a.png"] = [reply(PNG)]
+        yield served
+
+
+@pytest.fixture
+def served(hosts: MediaHosts) -> Iterator[Gateway]:
+    with gateway(Config(media=QUICK)) as running:
+        relay = running.relay
+        relay.media.close()
+        relay.media = hosts.fetcher()
+        yield running
+
+
+def _chat(served: Gateway, *links: str) -> Reply:
+    parts = [{"type": "image_url", "image_url": {"url": link}} for link in links]
+    message = {"role": "user", "content": [{"type": "text", "text": "What is it?"}, *parts]}
+    return ask(served, "POST", "/v1/chat/completions", {"model": "gpt-4o", "messages": [message]})
+
+
+def _upstream_parts(served: Gateway) -> list[dict[str, Any]]:
+    body = served.simulator.requests[-1].body
+    return [part for content in body["contents"] for part in content["parts"]]
+
+
+INLINE = {"inlineData": {"mimeType": "image/png", "data": base64.b64encode(PNG).decode()}}
+
+
+def test_chat_sends_what_was_fetched(served: Gateway) -> None:
+    assert _chat(served, LINK, LINK).status == 200
+    assert _upstream_parts(served)[1:] == [INLINE, INLINE]
+
+
+def test_responses_send_what_was_fetched_and_fetch_the_history_again(
+    served: Gateway, hosts: MediaHosts
+) -> None:
+    content = [{"type": "input_image", "image_url": LINK}, {"type": "input_file", "file_url": LINK}]
+    body = {"model": "gpt-4o", "input": [{"role": "user", "content": content}]}
+    reply = ask(served, "POST", "/v1/responses", body)
+    assert reply.status == 200
+    assert _upstream_parts(served) == [INLINE, INLINE]
+    body = {"model": "gpt-4o", "input": "And?", "previous_response_id": reply.data["id"]}
+    assert ask(served, "POST", "/v1/responses", body).status == 200
+    assert _upstream_parts(served)[:2] == [INLINE, INLINE]
+    assert len(hosts.heads) == 2
+
+
+def test_what_only_gemini_can_read_is_not_fetched(served: Gateway, hosts: MediaHosts) -> None:
+    links = (
+        "https://www.youtube.com/watch?v=abc",
+        "https://generativelanguage.googleapis.com/v1beta/files/abc-1",
+        "files/abc-2",
+    )
+    assert _chat(served, *links).status == 200
+    assert all("fileData" in part for part in _upstream_parts(served)[1:])
+    assert hosts.asked == []
+
+
+def test_a_link_that_cannot_be_fetched_is_the_clients_400_and_names_the_part(
+    served: Gateway, hosts: MediaHosts
+) -> None:
+    reply = _chat(served, LINK, "https://intranet.example.com/secret/path")
+    assert reply.status == 400
+    assert reply.error == {
+        "message": UNREACHABLE,
+        "type": "invalid_request_error",
+        "param": "messages[0].content[2].image_url.url",
+        "code": "invalid_image_url",
+    }
+    file = {"type": "input_file", "file_url": "https://localtest.me/x.pdf"}
+    body = {"model": "gpt-4o", "input": [{"role": "user", "content": [file]}]}
+    reply = ask(served, "POST", "/v1/responses", body)
+    assert reply.status == 400
+    assert reply.error["param"] == "input[0].content[0].file_url"
+    assert hosts.private == 0
+    assert served.simulator.requests == []
+
+
+# The simulator takes any link, so a 200 here is one that was passed on.
+@pytest.mark.parametrize("fetch", [False, True])
+@pytest.mark.parametrize(
+    "link",
+    [
+        *(
+            "file:///etc/passwd",
+            "file:/etc/passwd",
+            "file://localhost/etc/passwd",
+            "FILE:///etc/passwd",
+        ),
+        *("/etc/passwd", "etc/passwd", "../etc/passwd", "C:\\etc\\passwd", "\\\\host\\etc\\passwd"),
+        *("~/etc/passwd", "http://host.example/etc/passwd", "HTTP://host.example/etc/passwd"),
+        *("gs://bucket/etc/passwd", "s3://bucket/etc/passwd", "ftp://host.example/etc/passwd"),
+        *("javascript:etc/passwd", "blob:https://host.example/etc/passwd", "data:etc/passwd"),
+        *("data:image/png;base64,etc/passwd!", "attachment://etc/passwd", "files/../etc/passwd"),
+        *("https://user:etc@host.example/passwd", "https://host.example\\etc/passwd"),
+    ],
+)
+def test_other_schemes_are_refused_without_repeating_them(
+    hosts: MediaHosts, shared: dict[bool, Gateway], fetch: bool, link: str
+) -> None:
+    reply = _chat(shared[fetch], link)
+    assert reply.status == 400
+    assert reply.error["code"] == "invalid_image_url"
+    assert reply.error["param"] == "messages[0].content[1].image_url.url"
+    assert "etc" not in reply.error["message"]
+    assert shared[fetch].simulator.requests == []
+
+
+@pytest.fixture(scope="module")
+def shared() -> Iterator[dict[bool, Gateway]]:
+    with gateway() as off, gateway(Config(media=QUICK)) as on:
+        yield {False: off, True: on}
+
+
+def test_nothing_is_fetched_unless_it_is_switched_on(hosts: MediaHosts) -> None:
+    with gateway() as off:
+        off.relay.media = hosts.fetcher()
+        assert _chat(off, LINK).status == 200
+        assert _upstream_parts(off)[1] == {
+            "fileData": {"mimeType": "image/png", "fileUri": LINK},
+        }
+    assert hosts.asked == []
+
+
+@pytest.mark.parametrize("fetch", [False, True])
+def test_ten_thousand_parts_are_refused_at_once(shared: dict[bool, Gateway], fetch: bool) -> None:
+    served = shared[fetch]
+    _chat(served, "http://x")
+    links = [f"https://host.example/{number}.png" for number in range(10_000)]
+    began = time.monotonic()
+    reply = _chat(served, *links)
+    took = time.monotonic() - began
+    assert reply.status == 400
+    assert reply.error["param"] == "messages[0].content"
+    assert took < 0.2
+    images = [{"type": "input_image", "image_url": link} for link in links]
+    body = {"model": "gpt-4o", "input": [{"role": "user", "content": images}]}
+    began = time.monotonic()
+    reply = ask(served, "POST", "/v1/responses", body)
+    assert reply.status == 400
+    assert time.monotonic() - began < 0.2
+    assert served.simulator.requests == []
