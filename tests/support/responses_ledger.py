@@ -277,5 +277,47 @@ _PARAMETER_ROWS = [
     _noted("prompt_cache_options", {"mode": "implicit"}, _CACHE),
 ]
 
+BOOKKEEPING: dict[str, str] = {
+    "*.id": "calls are known by their call_id, and nothing else is asked for by its id",
+    "*.caller": "only the model itself calls",
+    "message.phase": "the models do not tell commentary from answers",
+    **dict.fromkeys(
+        (
+            *("message.status", "function_call.status", "local_shell_call.status"),
+            *("apply_patch_call.status", "function_call_output.status", "shell_call_output.status"),
+            *("code_interpreter_call.status", "image_generation_call.status", "reasoning.status"),
+        ),
+        "what came of it is what there is",
+    ),
+    "message.content.annotations": "sources stand beside the text, for its reader",
+    "reasoning.summary": "thoughts go back with the content that is sealed beside them",
+    "reasoning.content": "thoughts go back with the content that is sealed beside them",
+    "code_interpreter_call.container_id": "the sandbox is gone",
+    "shell_call.environment": "it is the client's own",
+    "shell_call_output.max_output_length": "it was applied before",
+    "tool_search_output.execution": "the call it answers tells",
+}
+"""Fields of items that say nothing to a model, by the item's type, and why: they leave no note."""
+
+DEFAULTS: dict[str, Any] = {
+    "background": False,
+    "context_management": [],
+    "include": [],
+    "instructions": "",
+    "metadata": {},
+    "parallel_tool_calls": True,
+    "reasoning": {},
+    "service_tier": "auto",
+    "store": False,
+    "stream": False,
+    "stream_options": {},
+    "text": {"format": {"type": "text"}},
+    "tool_choice": "auto",
+    "tools": [],
+    "top_logprobs": 0,
+    "truncation": "disabled",
+}
+"""Values that ask for what happens anyway."""
+
 RESPONSES = (*_PARAMETER_ROWS, *_ITEM_ROWS, *_call_rows(), *_TOOL_ROWS)
 """The properties of OpenAI's schema."""

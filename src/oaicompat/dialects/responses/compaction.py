@@ -33,6 +33,10 @@ def asked_to_compact(request: Request, notes: Notes) -> Request:
     """Return the request for a summary of a conversation."""
     if request.output is not None:
         notes.dropped(request.output.path, "a summary is plain text")
+    if request.tool_choice is not None:
+        notes.dropped(request.tool_choice.path, "a summary calls no tools", inert=True)
+    if request.stop:
+        notes.dropped("stop", "a summary is written to its end", inert=True)
     asked = Message("user", (Text(_ASK),), "input")
     choice = ToolChoice("none") if request.tools else None
     return replace(

@@ -31,6 +31,18 @@ CONTENT = frozenset({"input", "instructions", "tools", "text", "stop"})
 
 LOGPROBS = "message.output_text.logprobs"
 
+TOLD = frozenset(
+    {
+        LOGPROBS,
+        "web_search_call.action.sources",
+        "code_interpreter_call.outputs",
+        "reasoning.encrypted_content",
+        "message.input_image.image_url",
+        "computer_call_output.output.image_url",
+    }
+)
+"""What `include` asks for that answers and listings of items tell; some of it always."""
+
 SPELLED = {
     "messages": "input",
     "response_format": "text.format",
@@ -156,10 +168,13 @@ def _request(
     wire: CreateResponse, messages: tuple[Message, ...], reader: Reader, notes: Notes
 ) -> Request:
     note_unused(wire, _UNUSED, notes)
+    for index, asked in enumerate(wire.include or ()):
+        if asked not in TOLD:
+            notes.dropped(f"include[{index}]", "no answer holds it")
     if wire.stream_options is not None and given(wire.stream_options.include_obfuscation):
         path = "stream_options.include_obfuscation"
         notes.dropped(path, "streams are never padded", inert=True)
-    tools = with_later(read_all(wire.tools or (), notes), reader.tools)
+    tools = with_later(read_all(wire.tools or (), notes), reader.tools, notes)
     stop = wire.stop
     form = wire.text.format if wire.text else None
     if wire.text is not None and given(wire.text.verbosity):

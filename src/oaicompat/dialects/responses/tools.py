@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
+from msgspec import Raw
 from msgspec.structs import replace
 
 from oaicompat.dialects.responses.forms import FORMS
@@ -39,19 +40,22 @@ def read_all(tools: Sequence[ToolDefinition], notes: Notes, path: str = "tools")
     return read
 
 
-def with_later(tools: Sequence[Tool], later: Iterable[Tool]) -> tuple[Tool, ...]:
+def with_later(tools: Sequence[Tool], later: Iterable[Tool], notes: Notes) -> tuple[Tool, ...]:
     """Return the tools of a request and those that its input declares; a name counts where it comes first.
 
-    Raises `InvalidRequestError` where the request itself has a name twice.
+    What is declared otherwise later is noted, unless an earlier request did so. Raises `InvalidRequestError`
+    where the request itself has a name twice.
     """
     merged = list(distinct(tools))
-    names = {tool.name for tool in merged if not isinstance(tool, HostedTool)}
+    known = {tool.name: tool for tool in merged if not isinstance(tool, HostedTool)}
     for tool in later:
         if isinstance(tool, HostedTool):
             merged.append(tool)
-        elif tool.name not in names:
-            names.add(tool.name)
+        elif tool.name not in known:
+            known[tool.name] = tool
             merged.append(tool)
+        elif tool.path.startswith("input") and replace(known[tool.name], path=tool.path) != tool:
+            notes.dropped(tool.path, "a tool of this name is declared before it")
     return tuple(merged)
 
 
@@ -106,12 +110,23 @@ def _formed(kind: str, tool: ToolDefinition, path: str, notes: Notes) -> list[To
         notes.dropped(path, "all tools are known at once", inert=True)
         return []
     form = FORMS[kind]
-    if given(tool.environment) and b'"local"' not in bytes(tool.environment):
-        message = f"Unsupported value: '{path}.environment' has to be local."
-        raise InvalidRequestError(message, param=f"{path}.environment", code="unsupported_value")
+    if given(tool.allowed_callers):
+        notes.dropped(f"{path}.allowed_callers", "only the model itself calls", inert=True)
+    _check_environment(tool, f"{path}.environment", notes)
     parameters = json_object(tool.parameters, f"{path}.parameters") or form.parameters
     description = tool.description or form.description
     return [FunctionTool(kind, description, parameters, False, path, form=kind)]
+
+
+def _check_environment(tool: ToolDefinition, path: str, notes: Notes) -> None:
+    environment = decode_part(tool.environment, dict[str, Raw], path, notes)
+    if environment is None:
+        return
+    if bytes(environment.get("type", b"")) != b'"local"':
+        message = f"Unsupported value: '{path}' has to be local."
+        raise InvalidRequestError(message, param=path, code="unsupported_value")
+    if given(environment.get("skills", Raw())):
+        notes.dropped(f"{path}.skills", "the model is not told of skills")
 
 
 _UNSERVED = frozenset({"mcp", "image_generation", "programmatic_tool_calling"})
