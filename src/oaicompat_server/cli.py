@@ -34,7 +34,13 @@ from oaicompat_server.logs import set_up
 from oaicompat_server.pool import Credential
 from oaicompat_server.reload import Reloader, reloading
 from oaicompat_server.secret import Secret
-from oaicompat_server.serving import bind, loop_factory, make_server
+from oaicompat_server.serving import (
+    EXIT_SECONDS,
+    bind,
+    leave_within,
+    loop_factory,
+    make_server,
+)
 from oaicompat_server.settings import Config, CredentialSettings
 from oaicompat_server.snapshot import model_map
 from oaicompat_server.store.opening import open_store
@@ -147,11 +153,12 @@ async def _serve_on(listening: socket.socket, loaded: Loaded, options: argparse.
             await simulator.start()
             config = with_upstream(config, simulator.url, "demo")
         app = create_app(config, store=store)
-        server = make_server(app)
+        server = make_server(app, relay=app.state.relay)
         print(_welcome(config, listening.getsockname()[1], demo), flush=True)
         reloader = Reloader(app.state.relay, lambda: _load(options))
         async with nullcontext() if demo else reloading(reloader, loaded):
             await server.serve(sockets=[listening])
+        leave_within(EXIT_SECONDS)
     finally:
         listening.close()
         if simulator is not None:

@@ -22,6 +22,7 @@ from oaicompat.dialects.chat import encode_error
 from oaicompat.errors import InvalidRequestError
 from oaicompat_server.framing import common_headers, request_id_of
 from oaicompat_server.presence import Presence
+from oaicompat_server.stalling import WriteStall
 
 _REASONS = {400: b"Bad Request", 408: b"Request Timeout", 431: b"Request Header Fields Too Large"}
 
@@ -60,12 +61,13 @@ class GuardedProtocol(HttpToolsProtocol):
         self._head_count = 0
         self._head_timer: asyncio.TimerHandle | None = None
         self._body_timer: asyncio.TimerHandle | None = None
-        self._write_timer: asyncio.TimerHandle | None = None
+        self._write_stall = WriteStall(self.loop, self.limits.write_stall_seconds)
         self._body_moved = 0.0
         self._chunks = 0
         self._chunk_bytes = 0
         self._active: RequestResponseCycle | None = None
         self._deaf = False
+        self._draining = False
         self._presence: Presence | None = None
         self._begun = time.monotonic()
 
@@ -77,9 +79,10 @@ class GuardedProtocol(HttpToolsProtocol):
         self._arm_head()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        for timer in (self._head_timer, self._body_timer, self._write_timer):
+        for timer in (self._head_timer, self._body_timer):
             if timer is not None:
                 timer.cancel()
+        self._write_stall.end()
         if self._presence is not None:
             self._presence.stop()
         self.pipeline.clear()
@@ -207,7 +210,7 @@ class GuardedProtocol(HttpToolsProtocol):
             self.flow.resume_reading()
             if len(self.pipeline) > self.limits.pipelined:
                 self._stop(400, "Too many requests are sent ahead of their answers.")
-        if self.parser.should_upgrade():
+        if self.parser.should_upgrade() or self._draining:
             self.cycle.keep_alive = False
         self._chunks = self._chunk_bytes = 0
         self._body_moved = self.loop.time()
@@ -285,16 +288,20 @@ class GuardedProtocol(HttpToolsProtocol):
 
     def pause_writing(self) -> None:
         super().pause_writing()
-        if self._write_timer is None:
-            self._write_timer = self.loop.call_later(
-                self.limits.write_stall_seconds, self.transport.abort
-            )
+        self._write_stall.begin(self.transport)
 
     def resume_writing(self) -> None:
         super().resume_writing()
-        if self._write_timer is not None:
-            self._write_timer.cancel()
-            self._write_timer = None
+        self._write_stall.end()
+
+    def shutdown(self) -> None:
+        """Close after the answer that is under way; what comes until the connection is closed gets a last one.
+
+        A connection without a request stays open meanwhile, so that the next one is told why it is refused.
+        """
+        self._draining = True
+        if self.cycle is not None:
+            self.cycle.keep_alive = False
 
     def _stop(self, status: int, message: str) -> None:
         self._refusal = (status, message)

@@ -22,6 +22,7 @@ from oaicompat.exchange import Exchange
 from oaicompat.providers.gemini.endpoints import Target
 from oaicompat_server.admission import Admission
 from oaicompat_server.bodies import BodyBudget
+from oaicompat_server.cuts import Cuts
 from oaicompat_server.media_fetch import MediaFetch
 from oaicompat_server.pool import Credential, Pool
 from oaicompat_server.pool.sharing import MemoryCooldowns, Sharing
@@ -96,6 +97,7 @@ class Relay:
         self.store: Store
         self.background: Background
         self.draining = False
+        self.cuts = Cuts()
         self._retired: list[Pool] = []
         self._parsers = anyio.CapacityLimiter(_PARSERS)
 

@@ -15,6 +15,7 @@ from collections.abc import Iterable, Mapping
 from oaicompat.errors import InvalidRequestError, OaicompatError
 from oaicompat_server.auth import OWNER
 from oaicompat_server.bodies import ClientLeft, Reading
+from oaicompat_server.cuts import shutting_down
 from oaicompat_server.framing import (
     Headers,
     Receive,
@@ -129,6 +130,10 @@ class Router:
 
     async def _upgrade(self, scope: Scope, receive: Receive, send: Send) -> None:
         route = resolve(scope["path"])
+        headers = common_headers(request_id_of(scope["headers"]), time.monotonic())
+        if self._relay.draining:
+            await refuse_upgrade(receive, send, shutting_down(), headers)
+            return
         if (
             route is not None
             and route.suffix == "/responses"
@@ -137,10 +142,11 @@ class Router:
             owner = scope.get(OWNER, "")
             await Connection(self._relay, scope, receive, send, owner=owner).serve()
             return
-        headers = common_headers(request_id_of(scope["headers"]), time.monotonic())
         await refuse_upgrade(receive, send, no_websocket(), headers)
 
     async def _dispatch(self, context: Context) -> None:
+        if self._relay.draining and context.route.suffix not in HEALTH:
+            raise shutting_down()
         if _wants_websocket(context.headers):
             raise no_websocket()
         handlers = self._handlers.get(context.route.suffix)

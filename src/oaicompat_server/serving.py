@@ -1,16 +1,20 @@
 """Running the application: the socket, uvicorn's settings, the signals.
 
-One rule: the first signal drains (what is running may finish, for at most half a minute), the second one
-leaves at once. The port is bound before anything is printed, so that a taken port is one clear line.
+One rule: the first signal drains (nothing new is taken, what runs may finish until the grace is over and is
+then cut), the second one leaves at once. The port is bound before anything is printed, so that a taken port is
+one clear line.
 """
 
 from __future__ import annotations
 
+import asyncio
+import os
 import signal
 import socket
 import sys
 import threading
-from collections.abc import Callable, Generator
+import time
+from collections.abc import Callable, Collection, Generator
 from contextlib import contextmanager
 from types import FrameType
 from typing import Any
@@ -20,16 +24,29 @@ import uvicorn
 
 from oaicompat_server.auth import App
 from oaicompat_server.guard import Limits, connection_cap, guarded, raise_descriptor_limit
+from oaicompat_server.relay import Relay
 from oaicompat_server.settings import ConfigError
 from oaicompat_server.upgraded import upgraded
 
-GRACE_SECONDS = 30
-_FORCED_SECONDS = 0.5
+_CUT_SECONDS = 2.0
+_FLUSH_SECONDS = 0.5
+_CLOSE_SECONDS = 1.0
+_FORCED_SECONDS = 0.3
+_LOOK_SECONDS = 0.05
+EXIT_SECONDS = 0.4
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 class Server(uvicorn.Server):
-    """uvicorn's server, ending with exit status 0 after a signal and at once after the second one."""
+    """uvicorn's server, ending with exit status 0 after a signal and at once after the second one.
+
+    `relay` is that of the application, told when to refuse and when to cut; `grace` is seconds.
+    """
+
+    def __init__(self, config: uvicorn.Config, relay: Relay | None = None) -> None:
+        super().__init__(config)
+        self._relay = relay
+        self._grace = 30.0 if relay is None else relay.config.server.grace
 
     @contextmanager
     def capture_signals(self) -> Generator[None, None, None]:
@@ -45,19 +62,55 @@ class Server(uvicorn.Server):
                 signal.signal(number, handler)
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        """Drain and close; a forced end still closes what the application holds."""
-        await super().shutdown(sockets)
-        if self.force_exit:
-            for task in list(self.server_state.tasks):
-                task.cancel()
-            with anyio.move_on_after(_FORCED_SECONDS):
-                await self.lifespan.shutdown()
+        """Stop accepting, wait for what runs, cut it, close; a forced end leaves the waiting out."""
+        until = time.monotonic() + self._grace
+        for each in (*self.servers, *(sockets or ())):
+            each.close()
+        if self._relay is not None:
+            self._relay.draining = True
+        for connection in list(self.server_state.connections):
+            connection.shutdown()
+        await self._wait(self.server_state.tasks, self._grace)
+        if self.server_state.tasks and not self.force_exit and self._relay is not None:
+            await self._relay.cuts.cut()
+            await self._wait(self.server_state.tasks, _CUT_SECONDS)
+        await self._hang_up(max(_FLUSH_SECONDS, until - time.monotonic()))
+        with anyio.move_on_after(_FORCED_SECONDS if self.force_exit else _CLOSE_SECONDS):
+            await self.lifespan.shutdown()
+
+    async def _wait(self, running: Collection[object], seconds: float) -> None:
+        """Wait until nothing is left of a collection, at most so long, and not when forced."""
+        until = time.monotonic() + seconds
+        # uvicorn's collections have no event to wait for.
+        while running and not self.force_exit and time.monotonic() < until:  # noqa: ASYNC110
+            await asyncio.sleep(_LOOK_SECONDS)
+
+    async def _hang_up(self, seconds: float) -> None:
+        """Close every connection, those with something unsent after `seconds`, and end what still runs."""
+        connections, tasks = self.server_state.connections, self.server_state.tasks
+        for connection in list(connections):
+            connection.transport.close()
+        await self._wait(connections, seconds)
+        for connection in list(connections):
+            connection.transport.abort()
+        await asyncio.sleep(_LOOK_SECONDS)
+        await self._wait(tasks, _FLUSH_SECONDS)
+        for task in list(tasks):
+            task.cancel()
+        await asyncio.sleep(0)
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """Drain on the first signal, stop waiting on the second."""
         if self.should_exit:
             self.force_exit = True
         self.should_exit = True
+
+
+def leave_within(seconds: float) -> None:
+    """End the process with status 0 after `seconds`, whatever thread is not done by then."""
+    timer = threading.Timer(seconds, os._exit, (0,))
+    timer.daemon = True
+    timer.start()
 
 
 def bind(host: str, port: int) -> socket.socket:
@@ -76,8 +129,11 @@ def bind(host: str, port: int) -> socket.socket:
     return bound
 
 
-def make_server(app: App, limits: Limits | None = None) -> Server:
-    """Return a server with the settings of reliability 4.9; call `serve(sockets=[...])` on it."""
+def make_server(app: App, limits: Limits | None = None, *, relay: Relay | None = None) -> Server:
+    """Return a server with the settings of reliability 4.9; call `serve(sockets=[...])` on it.
+
+    `relay` is the application's, which a shutdown tells to refuse and to cut.
+    """
     raise_descriptor_limit()
     limits = limits or Limits(connections=connection_cap())
     settings: dict[str, Any] = {
@@ -86,7 +142,6 @@ def make_server(app: App, limits: Limits | None = None) -> Server:
         "lifespan": "on",
         "backlog": 2048,
         "timeout_keep_alive": 65,
-        "timeout_graceful_shutdown": GRACE_SECONDS,
         "access_log": False,
         "server_header": False,
         "date_header": False,
@@ -96,7 +151,7 @@ def make_server(app: App, limits: Limits | None = None) -> Server:
         "ws_max_size": limits.message_bytes,
         "ws_per_message_deflate": False,
     }
-    return Server(uvicorn.Config(app, **settings))
+    return Server(uvicorn.Config(app, **settings), relay)
 
 
 def loop_factory() -> Callable[[], Any] | None:

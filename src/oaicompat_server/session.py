@@ -23,6 +23,7 @@ from oaicompat.exchange import Call, Exchange
 from oaicompat.providers.gemini.endpoints import headers as endpoint_headers
 from oaicompat_server.attempts import Attempts
 from oaicompat_server.bodies import cancel_on_leave
+from oaicompat_server.cuts import shutting_down
 from oaicompat_server.framing import (
     Answer,
     Headers,
@@ -38,6 +39,7 @@ from oaicompat_server.recall import Recall
 from oaicompat_server.relay import Incoming, Relay, internal_error
 from oaicompat_server.upstream import BODY_CAP
 
+_TOLD_SECONDS = 1.0
 _CALLS_AT_ONCE = 8
 """Upstream calls of one request that may run together: it was admitted as one."""
 
@@ -91,10 +93,17 @@ class Session:
 
     async def run(self) -> None:
         """Do the work and answer; nothing but cancellation comes out of here."""
+        with self._relay.cuts.scope() as scope:
+            await self._work(scope)
+        if scope.cancelled_caught:
+            with anyio.move_on_after(_TOLD_SECONDS):
+                await self._fail(shutting_down())
+
+    async def _work(self, scope: anyio.CancelScope) -> None:
         try:
             exchange = self._exchange or await self._begin()
             if exchange.background and not self._detached:
-                await self._detach(exchange)
+                await self._detach(exchange, scope)
                 return
             self._reply = self._opening(exchange.streaming, self._headers)
             async with self._relay.admission.slot(self._incoming.owner):
@@ -118,10 +127,11 @@ class Session:
             exchange.supply(await self._recall.find(wanted))
         return exchange
 
-    async def _detach(self, exchange: Exchange) -> None:
+    async def _detach(self, exchange: Exchange, scope: anyio.CancelScope) -> None:
         """Leave the work to the background; answer with what is known, or follow it where that is wanted."""
         run = await self._relay.background.start(self._incoming, exchange, self._recall)
         self._exchange = None
+        self._relay.cuts.follow(scope)
         self._reply = self._opening(exchange.followed, self._headers)
         if not exchange.followed:
             await self._reply.write((Frame(run.body),))
@@ -246,7 +256,8 @@ class Session:
                 self._scope.cancel()
 
     async def _fail(self, error: OaicompatError) -> None:
-        if self._reply.ended:
+        untold = self._exchange is None and self._reply.started
+        if self._reply.ended or untold:
             return
         frames: tuple[Frame, ...] = ()
         if self._exchange is not None:

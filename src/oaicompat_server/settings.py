@@ -37,6 +37,7 @@ class ServerSettings(Section, frozen=True):
     queue_wait: Seconds = 2.0
     body_limit: Count = 110 * 1024 * 1024
     body_budget: Count = 128 * 1024 * 1024
+    grace: Seconds = 30.0
     check_hosts: bool = True
     allowed_hosts: tuple[str, ...] = ()
     allowed_origins: tuple[str, ...] = ()

@@ -30,6 +30,7 @@ RESTART = frozenset(
         "server.queue",
         "server.queue_wait",
         "server.body_limit",
+        "server.grace",
         "server.body_budget",
         "upstream.http",
         "upstream.max_idle",

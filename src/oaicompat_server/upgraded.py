@@ -6,13 +6,13 @@ address is logged.
 
 from __future__ import annotations
 
-import asyncio
 import logging
 from typing import Any, ClassVar
 
 from uvicorn.protocols.websockets.wsproto_impl import WSProtocol
 
 from oaicompat_server.guard import Limits
+from oaicompat_server.stalling import WriteStall
 
 DRAIN = "oaicompat.drain"
 """The type of the message that asks the application to finish and close."""
@@ -29,21 +29,18 @@ class UpgradedProtocol(WSProtocol):
     def __init__(self, *arguments: Any, **named: Any) -> None:
         super().__init__(*arguments, **named)
         self.logger = _quiet
-        self._write_timer: asyncio.TimerHandle | None = None
+        self._write_stall = WriteStall(self.loop, self.limits.write_stall_seconds)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self._disarm()
+        self._write_stall.end()
         super().connection_lost(exc)
 
     def pause_writing(self) -> None:
         super().pause_writing()
-        if self._write_timer is None:
-            self._write_timer = self.loop.call_later(
-                self.limits.write_stall_seconds, self.transport.abort
-            )
+        self._write_stall.begin(self.transport)
 
     def resume_writing(self) -> None:
-        self._disarm()
+        self._write_stall.end()
         super().resume_writing()
 
     def shutdown(self) -> None:
@@ -53,11 +50,6 @@ class UpgradedProtocol(WSProtocol):
             self.queue.put_nowait(message)
         else:
             super().shutdown()
-
-    def _disarm(self) -> None:
-        if self._write_timer is not None:
-            self._write_timer.cancel()
-            self._write_timer = None
 
 
 def upgraded(limits: Limits) -> type[UpgradedProtocol]:

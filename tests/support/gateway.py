@@ -24,6 +24,7 @@ from tests.support.witness import Witness
 from oaicompat_server.app import create_app
 from oaicompat_server.auth import App
 from oaicompat_server.guard import Limits
+from oaicompat_server.relay import Relay
 from oaicompat_server.secret import Secret
 from oaicompat_server.serving import Server, bind, loop_factory, make_server
 from oaicompat_server.settings import Config, CredentialSettings, ServerSettings, UpstreamSettings
@@ -89,11 +90,13 @@ class Gateway:
 
 
 @contextmanager
-def serving(app: App, limits: Limits | None = None) -> Iterator[Serving]:
-    """Serve any ASGI application as the gateway is served."""
+def serving(
+    app: App, limits: Limits | None = None, relay: Relay | None = None
+) -> Iterator[Serving]:
+    """Serve any ASGI application as the gateway is served; `relay` is told of the shutdown."""
     listening = bind("127.0.0.1", 0)
     port = listening.getsockname()[1]
-    server = make_server(app, limits)
+    server = make_server(app, limits, relay=relay)
     loops: Future[asyncio.AbstractEventLoop] = Future()
 
     def run() -> None:
@@ -153,5 +156,5 @@ def gateway(
         config = structs.replace(config, state=structs.replace(config.state, store="memory"))
     app = create_app(config, tune=False)
     witness = Witness(app) if witnessed else None
-    with serving(witness or app, limits) as running_app:
+    with serving(witness or app, limits, app.state.relay) as running_app:
         yield Gateway(running_app, upstream, witness)

@@ -53,7 +53,8 @@ class Responses:
             await context.reply(response.body)
             return
         idle = self._relay.config.answer.keepalive
-        await send_stream(context, self._stored(context).follow(response, after, idle))
+        frames = self._stored(context).follow(response, after, idle)
+        await send_stream(context, frames, self._relay.cuts)
 
     async def _delete(self, context: Context) -> None:
         response = await self._found(context)

@@ -16,6 +16,7 @@ from oaicompat.dialects.responses.broken import error_frame
 from oaicompat.errors import InvalidRequestError, OaicompatError
 from oaicompat.events import Frame
 from oaicompat_server.bodies import cancel_on_leave
+from oaicompat_server.cuts import Cuts, shutting_down
 from oaicompat_server.framing import Answer, common_headers
 from oaicompat_server.handlers.context import Context
 from oaicompat_server.recall import unavailable
@@ -24,7 +25,9 @@ from oaicompat_server.store import StoreError
 logger = logging.getLogger("oaicompat")
 
 
-async def send_stream(context: Context, frames: AsyncIterator[tuple[Frame, ...]]) -> None:
+async def send_stream(
+    context: Context, frames: AsyncIterator[tuple[Frame, ...]], cuts: Cuts
+) -> None:
     """Send frames as they come; returns when they are sent, or the client has left.
 
     Raises `OaicompatError` and `StoreError` where nothing was sent yet.
@@ -34,17 +37,20 @@ async def send_stream(context: Context, frames: AsyncIterator[tuple[Frame, ...]]
         loop = asyncio.get_running_loop()
         watcher = loop.create_task(cancel_on_leave(context.receive, scope))
         try:
-            await _send(answer, frames)
+            await _send(answer, frames, cuts)
         finally:
             watcher.cancel()
 
 
-async def _send(answer: Answer, frames: AsyncIterator[tuple[Frame, ...]]) -> None:
+async def _send(answer: Answer, frames: AsyncIterator[tuple[Frame, ...]], cuts: Cuts) -> None:
     last = -1
     try:
-        async for each in frames:
-            await answer.write(each)
-            last = max(last, *(frame.sequence for frame in each))
+        with cuts.scope(following=True) as scope:
+            async for each in frames:
+                await answer.write(each)
+                last = max(last, *(frame.sequence for frame in each))
+        if scope.cancelled_caught:
+            raise shutting_down()
     except (OaicompatError, StoreError) as error:
         if not answer.started:
             raise

@@ -1,0 +1,43 @@
+"""Ending connections whose client does not take what is sent to it.
+
+One rule: only a client that takes nothing is cut; one that reads slowly keeps its connection as long as some
+arrives in every interval. It is aborted, because a close would wait for ever until all is sent.
+"""
+
+from __future__ import annotations
+
+import asyncio
+
+_SLOWEST = 500.0
+
+
+class WriteStall:
+    """Watches one connection while more was written than it takes; `seconds` is the longest pause.
+
+    In that time a client has to take as many bytes as 500 in every second make.
+    """
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, seconds: float) -> None:
+        self._loop = loop
+        self._seconds = seconds
+        self._timer: asyncio.TimerHandle | None = None
+        self._unsent = 0
+
+    def begin(self, transport: asyncio.Transport) -> None:
+        """Watch from now on, where it is not watched already."""
+        if self._timer is None:
+            self._unsent = transport.get_write_buffer_size()
+            self._timer = self._loop.call_later(self._seconds, self._look, transport)
+
+    def end(self) -> None:
+        """Stop watching."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def _look(self, transport: asyncio.Transport) -> None:
+        self._timer = None
+        if self._unsent - transport.get_write_buffer_size() < self._seconds * _SLOWEST:
+            transport.abort()
+        else:
+            self.begin(transport)
