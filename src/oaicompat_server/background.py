@@ -180,6 +180,10 @@ class Run:
             else:
                 await self._recall.keep([effect])
 
+    def release(self) -> None:
+        """Let go of what was found."""
+        self._recall.release()
+
     async def _finish(self, effect: KeepResponse) -> None:
         if self._stopped is not None and self._stopped.code == _CANCELLED:
             effect = replace(effect, body=cancelled(effect.body))

@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping, Sequence
 import anyio
 import httpcore
 
-from oaicompat.errors import UpstreamError
+from oaicompat.errors import OaicompatError, UpstreamError
 from oaicompat.media import sniff
 from oaicompat.supplies import Supplies
 from oaicompat_server.admission import Admission
@@ -72,18 +72,23 @@ class MediaFetch:
         self._network = network or CheckedNetwork(self._names)
         self._admission = Admission(_REQUESTS_AT_ONCE, _REQUESTS_WAITING, _WAIT_SECONDS)
 
-    async def fetch(self, settings: MediaSettings, urls: Sequence[str]) -> Supplies:
-        """Return the media of one request, or one that cannot be had and why.
+    async def fetch(
+        self, settings: MediaSettings, owner: str, urls: Sequence[str], hold: Callable[[int], None]
+    ) -> Supplies:
+        """Return the media of one request of this client, or one that cannot be had and why.
 
-        Raises `OaicompatError` (503) where too many requests fetch.
+        `hold` is told of the memory taken, in bytes, and may refuse it. Raises `OaicompatError` (503) where too
+        many requests fetch, and what `hold` does.
         """
         most = settings.max_urls
         if len(urls) > most:
             return Supplies(refused={urls[most]: f"At most {most} media links can be fetched."})
-        async with self._admission:
-            work = _Fetching(settings, self.connect, self._most)
+        async with self._admission.slot(owner):
+            work = _Fetching(settings, self.connect, self._most, hold)
             with anyio.move_on_after(settings.timeout):
                 await work.run(urls)
+        if work.failed is not None:
+            raise work.failed
         if not work.refused and len(work.found) < len(urls):
             late = next(url for url in urls if url not in work.found)
             return Supplies(refused={late: _LATE})
@@ -103,15 +108,21 @@ class _Fetching:
     """The downloads of one request: what is there, and the one that failed first, which ends the others."""
 
     def __init__(
-        self, settings: MediaSettings, connect: Callable[[str], Http11Connection], most: int
+        self,
+        settings: MediaSettings,
+        connect: Callable[[str], Http11Connection],
+        most: int,
+        hold: Callable[[int], None],
     ) -> None:
         self._settings = settings
         self._connect = connect
         self._hosts = Hosts(settings.allowed_hosts)
         self._left = most
+        self._hold = hold
         self._places = anyio.Semaphore(_DOWNLOADS_AT_ONCE)
         self.found: dict[str, tuple[str, str]] = {}
         self.refused: dict[str, str] = {}
+        self.failed: OaicompatError | None = None
 
     async def run(self, urls: Sequence[str]) -> None:
         """Download all; returns early when one is refused."""
@@ -124,7 +135,10 @@ class _Fetching:
             async with self._places:
                 self.found[url] = await self._followed(parse_link(url))
         except Unfetchable as error:
-            self.refused.setdefault(url, str(error))
+            self.refused[url] = str(error)
+            scope.cancel()
+        except OaicompatError as error:
+            self.failed = error
             scope.cancel()
 
     async def _followed(self, link: Link) -> tuple[str, str]:
@@ -174,13 +188,16 @@ class _Fetching:
             self._take(whole // 3 * 4)
             encoded += b2a_base64(rest[:whole], newline=False)
             rest = rest[whole:]
-        encoded += b2a_base64(rest, newline=False)
+        last = b2a_base64(rest, newline=False)
+        self._take(len(last))
+        encoded += last
         return encoded.decode("ascii")
 
     def _take(self, count: int) -> None:
         self._left -= count
         if self._left < 0:
             raise Unfetchable("The media of this request are too large together.")
+        self._hold(count)
 
 
 def _check_head(status: int, headers: Mapping[str, str]) -> None:

@@ -14,6 +14,7 @@ from msgspec.structs import replace
 
 from oaicompat.errors import InvalidRequestError, OaicompatError
 from oaicompat.supplies import Effect, Item, KeepResponse, Needs, RememberSignature, Supplies
+from oaicompat_server.bodies import BodyBudget
 from oaicompat_server.store import NotStored, SignatureStore, Store, StoredResponse, StoreError
 
 LEASE_SECONDS = 60.0
@@ -29,6 +30,10 @@ class Recall(Protocol):
 
     async def keep(self, effects: Iterable[Effect]) -> None:
         """Keep what an answer leaves; raises as `find`."""
+        ...
+
+    def release(self) -> None:
+        """Let go of the memory that what was found takes; the request is answered."""
         ...
 
 
@@ -94,6 +99,9 @@ class StoredRecall:
                     except StoreError as error:
                         raise unavailable(error) from error
 
+    def release(self) -> None:
+        """Do nothing: what is found here is small."""
+
     async def _keep_response(self, effect: KeepResponse) -> None:
         now = time.time()
         conversation = "" if effect.failed else effect.conversation
@@ -114,26 +122,39 @@ class StoredRecall:
             )
 
 
-class FetchingRecall:
-    """Finds linked media as well: `fetch` returns what it found of these URLs, or refuses them."""
+Fetch = Callable[[Sequence[str], Callable[[int], None]], Awaitable[Supplies]]
+"""Returns the media at these URLs, or refuses them; tells how much memory it takes, before it does."""
 
-    def __init__(
-        self, stored: Recall, fetch: Callable[[Sequence[str]], Awaitable[Supplies]]
-    ) -> None:
+
+class FetchingRecall:
+    """Finds linked media as well, which count like the body until the request is answered."""
+
+    def __init__(self, stored: Recall, fetch: Fetch, budget: BodyBudget) -> None:
         self._stored = stored
         self._fetch = fetch
+        self._budget = budget
+        self._held = 0
 
     async def find(self, wanted: Needs) -> Supplies:
         """Return what is there of what is wanted."""
         found = await self._stored.find(wanted)
         if not wanted.media:
             return found
-        fetched = await self._fetch(wanted.media)
+        fetched = await self._fetch(wanted.media, self._hold)
         return replace(found, media=fetched.media, refused=fetched.refused)
 
     async def keep(self, effects: Iterable[Effect]) -> None:
         """Keep what an answer leaves."""
         await self._stored.keep(effects)
+
+    def release(self) -> None:
+        """Give back what was taken for media."""
+        self._budget.give(self._held)
+        self._held = 0
+
+    def _hold(self, size: int) -> None:
+        self._budget.take(size)
+        self._held += size
 
 
 def stored_response(effect: KeepResponse, conversation: str, now: float) -> StoredResponse:

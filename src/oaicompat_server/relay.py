@@ -133,11 +133,9 @@ class Relay:
         """Return what finds and keeps for this client, links to media included where they are fetched."""
         stored = StoredRecall(self.signatures, self.store, owner)
         settings = self.config.media
-        return (
-            FetchingRecall(stored, partial(self.media.fetch, settings))
-            if settings.fetch
-            else stored
-        )
+        if not settings.fetch:
+            return stored
+        return FetchingRecall(stored, partial(self.media.fetch, settings, owner), self.bodies)
 
     def sticky(self, exchange: Exchange, incoming: Incoming) -> str:
         """Name the conversation of a request, where there are credentials to choose from."""

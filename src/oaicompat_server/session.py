@@ -86,6 +86,7 @@ class Session:
         self._account = ""
         self._exchange = exchange
         self._detached = exchange is not None
+        self._handed_over = False
         self._reply = opening(False, self._headers)
         self._moved = 0.0
         self._deadline = 0.0
@@ -131,6 +132,7 @@ class Session:
         """Leave the work to the background; answer with what is known, or follow it where that is wanted."""
         run = await self._relay.background.start(self._incoming, exchange, self._recall)
         self._exchange = None
+        self._handed_over = True
         self._relay.cuts.follow(scope)
         self._reply = self._opening(exchange.followed, self._headers)
         if not exchange.followed:
@@ -234,9 +236,11 @@ class Session:
             self._heart = asyncio.get_running_loop().create_task(self._keep_alive())
 
     def stop(self) -> None:
-        """Stop what runs beside the work."""
+        """Stop what runs beside the work, which has ended, and let go of what it held."""
         if self._heart is not None:
             self._heart.cancel()
+        if not self._handed_over:
+            self._recall.release()
 
     async def _keep_alive(self) -> None:
         """Send the dialect's heartbeat whenever the stream was silent for the interval."""

@@ -260,6 +260,10 @@ class _LaneRecall:
                 items = (*self._past, *effect.input, *effect.output)
                 self._connection.kept[self._lane] = _Kept(effect.id, items)
 
+    def release(self) -> None:
+        """Let go of what was found."""
+        self._stored.release()
+
     def evict(self) -> None:
         """Let go of the response that a failed turn went on from."""
         kept = self._connection.kept

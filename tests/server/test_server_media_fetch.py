@@ -25,6 +25,7 @@ from tests.support.media_hosts import (
 
 from oaicompat.errors import OaicompatError
 from oaicompat.supplies import Supplies
+from oaicompat_server.bodies import BodyBudget
 from oaicompat_server.checked_network import CheckedNetwork, Names
 from oaicompat_server.settings import MediaSettings
 
@@ -50,10 +51,18 @@ def hosts(certificates: Path) -> Iterator[MediaHosts]:
         yield served
 
 
+def _free(size: int) -> None:
+    """Let any memory be taken."""
+
+
 def _fetch(
-    hosts: MediaHosts, *urls: str, settings: MediaSettings = QUICK, most: int = 1 << 30
+    hosts: MediaHosts,
+    *urls: str,
+    settings: MediaSettings = QUICK,
+    most: int = 1 << 30,
+    hold: Callable[[int], None] = _free,
 ) -> Supplies:
-    return asyncio.run(hosts.fetcher(most).fetch(settings, urls))
+    return asyncio.run(hosts.fetcher(most).fetch(settings, "", urls, hold))
 
 
 def _refusal(hosts: MediaHosts, *urls: str, **named: Any) -> str:
@@ -144,6 +153,15 @@ def test_media_of_a_request_are_bounded_together(hosts: MediaHosts) -> None:
     assert "together" in _refusal(hosts, LINK, f"https://{CDN}/b.png", most=len(PNG) * 2)
 
 
+def test_memory_is_asked_for_before_it_is_taken(hosts: MediaHosts) -> None:
+    taken: list[int] = []
+    media = _fetch(hosts, LINK, hold=taken.append).media
+    assert sum(taken) == len(media[LINK][1])
+    with pytest.raises(OaicompatError) as raised:
+        _fetch(hosts, LINK, hold=BodyBudget(10).take)
+    assert raised.value.status == 503
+
+
 @pytest.mark.parametrize(
     "steps",
     [
@@ -203,12 +221,12 @@ def test_too_many_requests_that_fetch_wait_for_their_turn(hosts: MediaHosts) -> 
         nonlocal most
         fetcher = hosts.fetcher()
         hosts.pages[f"{CDN}/a.png"] = [0.1, reply(PNG)]
-        work = [asyncio.create_task(fetcher.fetch(QUICK, [LINK])) for _ in range(40)]
+        work = [asyncio.create_task(fetcher.fetch(QUICK, "", [LINK], _free)) for _ in range(40)]
         while not all(task.done() for task in work):
             most = max(most, hosts.open)
             await asyncio.sleep(0.005)
         assert all(task.result().media for task in work)
-        refused = [asyncio.create_task(fetcher.fetch(QUICK, [LINK])) for _ in range(300)]
+        refused = [asyncio.create_task(fetcher.fetch(QUICK, "", [LINK], _free)) for _ in range(300)]
         done = await asyncio.gather(*refused, return_exceptions=True)
         errors = [each for each in done if isinstance(each, BaseException)]
         assert len(errors) == 300 - 16 - 256
@@ -230,7 +248,7 @@ def test_cancellation_leaves_no_connection(hosts: MediaHosts) -> None:
     hosts.pages[f"{CDN}/a.png"] = [b"HTTP/1.1 200 OK\r\n\r\n", *_DRIPPING]
 
     async def run() -> None:
-        task = asyncio.create_task(hosts.fetcher().fetch(QUICK, [LINK]))
+        task = asyncio.create_task(hosts.fetcher().fetch(QUICK, "", [LINK], _free))
         assert await _within(1, lambda: hosts.open > 0)
         task.cancel()
         with pytest.raises(asyncio.CancelledError):

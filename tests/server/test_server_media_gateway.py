@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import base64
+import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from tests.support.media_hosts import (
     reply,
 )
 
+from oaicompat_server.bodies import BodyBudget
 from oaicompat_server.settings import Config, MediaSettings
 
 CDN, OTHER = "cdn.example.com", "images.example.org"
@@ -85,6 +87,40 @@ def test_responses_send_what_was_fetched_and_fetch_the_history_again(
     assert ask(served, "POST", "/v1/responses", body).status == 200
     assert _upstream_parts(served)[:2] == [INLINE, INLINE]
     assert len(hosts.heads) == 2
+
+
+def test_media_count_among_the_bodies_until_the_answer_is_there(
+    served: Gateway, hosts: MediaHosts
+) -> None:
+    hosts.pages[f"{CDN}/b.png"] = [reply(PNG * 200)]
+    size = len(base64.b64encode(PNG * 200))
+    image = {"type": "input_image", "image_url": f"https://{CDN}/b.png"}
+    content = [{"type": "input_text", "text": "#script:slow:400 x"}, image]
+    body = {"model": "gpt-4o", "input": [{"role": "user", "content": content}]}
+    asking = threading.Thread(target=ask, args=(served, "POST", "/v1/responses", body))
+    asking.start()
+    assert _within(2, lambda: served.relay.bodies.used == size)
+    asking.join()
+    assert served.relay.bodies.used == 0
+    assert ask(served, "POST", "/v1/responses", {**body, "background": True}).status == 200
+    assert served.relay.bodies.used == size
+    assert _within(2, lambda: served.relay.bodies.used == 0)
+
+
+def _within(seconds: float, true: Callable[[], bool]) -> bool:
+    until = time.monotonic() + seconds
+    while time.monotonic() < until:
+        if true():
+            return True
+        time.sleep(0.005)
+    return False
+
+
+def test_media_beyond_the_budget_of_bodies_are_refused_for_now(served: Gateway) -> None:
+    served.relay.bodies = BodyBudget(len(PNG))
+    reply = _chat(served, LINK)
+    assert (reply.status, reply.error["code"]) == (503, "server_is_overloaded")
+    assert served.relay.bodies.used == 0
 
 
 def test_what_only_gemini_can_read_is_not_fetched(served: Gateway, hosts: MediaHosts) -> None:

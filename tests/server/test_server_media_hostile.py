@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import ipaddress
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -118,10 +118,18 @@ def hosts(certificates: Path) -> Iterator[MediaHosts]:
         yield served
 
 
+def _free(size: int) -> None:
+    """Let any memory be taken."""
+
+
 def _fetch(
-    hosts: MediaHosts, *urls: str, settings: MediaSettings = QUICK, most: int = 1 << 30
+    hosts: MediaHosts,
+    *urls: str,
+    settings: MediaSettings = QUICK,
+    most: int = 1 << 30,
+    hold: Callable[[int], None] = _free,
 ) -> Supplies:
-    return asyncio.run(hosts.fetcher(most).fetch(settings, urls))
+    return asyncio.run(hosts.fetcher(most).fetch(settings, "", urls, hold))
 
 
 def _refusal(hosts: MediaHosts, *urls: str, **named: Any) -> str:
@@ -136,7 +144,7 @@ def test_no_hostile_link_reaches_a_private_listener(hosts: MediaHosts) -> None:
     async def run() -> None:
         fetcher = hosts.fetcher()
         for link in HOSTILE:
-            found = await fetcher.fetch(QUICK, [link])
+            found = await fetcher.fetch(QUICK, "", [link], _free)
             assert list(found.refused) == [link], link
             assert not found.media
 
@@ -201,7 +209,7 @@ def test_a_redirect_is_checked_like_a_link(hosts: MediaHosts) -> None:
             if not set("\r\n\x00") & set(location):
                 told = location.encode().decode("latin-1").strip()
                 hosts.pages[f"{CDN}/a.png"] = [redirect(told)]
-                found = await fetcher.fetch(QUICK, [LINK])
+                found = await fetcher.fetch(QUICK, "", [LINK], _free)
                 assert list(found.refused) == [LINK], location
 
     asyncio.run(run())
