@@ -17,6 +17,7 @@ from starlette.types import ASGIApp
 
 from oaicompat_server.auth import Gate
 from oaicompat_server.background import Background
+from oaicompat_server.isolating import Isolated
 from oaicompat_server.listing import ModelList
 from oaicompat_server.pool import SourceOf
 from oaicompat_server.pool.sharing import Sharing, shared
@@ -80,7 +81,7 @@ def create_app(
             await relay.store.aclose()
 
     gate = Middleware(Gate, rules=lambda: relay.settings.access)
-    app = _Gateway(middleware=[gate], lifespan=lifespan)
+    app = _Gateway(middleware=[Middleware(Isolated), gate], lifespan=lifespan)
     # A mount's pattern lets some paths by (`*`, a decoded line end), so our router is what follows no route.
     app.router.default = Router(relay, listing)
     app.state.relay = relay

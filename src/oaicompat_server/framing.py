@@ -201,8 +201,9 @@ class Answer:
         """Send frames in one write; of an answer that is not streamed, the one frame is the whole body."""
         if not self._streaming:
             for frame in frames:
+                headers = [JSON_TYPE, *self._headers()]
                 self.started = self.ended = True
-                await send_body(self._send, 200, [JSON_TYPE, *self._headers()], frame.data)
+                await send_body(self._send, 200, headers, frame.data)
             return
         data = sse_bytes(frames)
         if not data:
@@ -228,8 +229,8 @@ class Answer:
 
     async def _empty(self) -> None:
         if not self.started:
-            self.started = True
             headers = STREAM_HEADERS + self._headers()
+            self.started = True
             await self._send({"type": "http.response.start", "status": 200, "headers": headers})
         while self._outbox:
             data = b"".join(self._outbox)
@@ -255,7 +256,7 @@ class Answer:
             await self.write(frames)
             await self.end()
             return
-        self.started = self.ended = True
         body = b"".join(frame.data for frame in frames) or encode_error(error)
         headers = [JSON_TYPE, *retry_headers(error), *self._headers()]
+        self.started = self.ended = True
         await send_body(self._send, error.status, headers, body)
