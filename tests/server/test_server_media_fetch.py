@@ -236,6 +236,21 @@ def test_too_many_requests_that_fetch_wait_for_their_turn(hosts: MediaHosts) -> 
     assert 1 < most <= 16
 
 
+def test_nobody_is_kept_from_fetching_by_the_flood_of_another(hosts: MediaHosts) -> None:
+    async def run() -> None:
+        fetcher = hosts.fetcher()
+        hosts.pages[f"{CDN}/a.png"] = [0.1, reply(PNG)]
+        flood = [
+            asyncio.create_task(fetcher.fetch(QUICK, "many", [LINK], _free)) for _ in range(80)
+        ]
+        await asyncio.sleep(0.02)
+        assert (await fetcher.fetch(QUICK, "one", [LINK], _free)).media
+        assert sum(task.done() for task in flood) <= 48
+        assert all(found.media for found in await asyncio.gather(*flood))
+
+    asyncio.run(run())
+
+
 async def _within(seconds: float, true: Callable[[], bool]) -> bool:
     for _ in range(round(seconds * 100)):
         if true():
@@ -304,6 +319,9 @@ def test_the_type(hosts: MediaHosts, body: bytes, declared: str, mime: str | Non
         (reply(PNG, status="304 Not Modified"), "status 304"),
         (b"SSH-2.0-OpenSSH_9.2\r\n", "could not be fetched"),
         (b"HTTP/1.1 200 OK\r\ncontent-length: 100\r\n\r\n" + PNG[:20], "could not be fetched"),
+        (b"HTTP/1.1 200 OK\r\ncontent-length: %s\r\n\r\n" % (b"9" * 5000), "could not be fetched"),
+        (b"HTTP/1.1 200 OK\r\ncontent-length: -1\r\n\r\n" + PNG, "could not be fetched"),
+        (b"HTTP/1.1 302 Found\r\n\r\n", "malformed"),
         (b"HTTP/1.1 200 OK\r\n" + b"x: 1\r\n" * 20_000, "could not be fetched"),
         (b"", "could not be fetched"),
     ],

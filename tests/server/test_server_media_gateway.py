@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import json
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -21,6 +22,7 @@ from tests.support.media_hosts import (
     media_hosts,
     reply,
 )
+from websockets.sync.client import connect
 
 from oaicompat_server.bodies import BodyBudget
 from oaicompat_server.settings import Config, MediaSettings
@@ -203,18 +205,38 @@ def test_nothing_is_fetched_unless_it_is_switched_on(hosts: MediaHosts) -> None:
 @pytest.mark.parametrize("fetch", [False, True])
 def test_ten_thousand_parts_are_refused_at_once(shared: dict[bool, Gateway], fetch: bool) -> None:
     served = shared[fetch]
-    _chat(served, "http://x")
     links = [f"https://host.example/{number}.png" for number in range(10_000)]
-    began = time.monotonic()
-    reply = _chat(served, *links)
-    took = time.monotonic() - began
-    assert reply.status == 400
-    assert reply.error["param"] == "messages[0].content"
-    assert took < 0.2
-    images = [{"type": "input_image", "image_url": link} for link in links]
-    body = {"model": "gpt-4o", "input": [{"role": "user", "content": images}]}
-    began = time.monotonic()
-    reply = ask(served, "POST", "/v1/responses", body)
-    assert reply.status == 400
-    assert time.monotonic() - began < 0.2
+    chat = [{"type": "image_url", "image_url": {"url": link}} for link in links]
+    responses = [{"type": "input_image", "image_url": link} for link in links]
+    for path, name, parts in (
+        ("/v1/chat/completions", "messages", chat),
+        ("/v1/responses", "input", responses),
+    ):
+        body = {"model": "gpt-4o", name: [{"role": "user", "content": parts}]}
+        data = json.dumps(body).encode()
+        took = []
+        for _ in range(5):
+            began = time.monotonic()
+            reply = ask(served, "POST", path, data)
+            took.append(time.monotonic() - began)
+            assert reply.status == 400
+            assert reply.error["param"] == f"{name}[0].content"
+        # The best of them, because the machine may have other things to do as well.
+        assert min(took) < 0.2
     assert served.simulator.requests == []
+
+
+def test_a_turn_over_a_websocket_fetches_too(served: Gateway) -> None:
+    image = {"type": "input_image", "image_url": LINK}
+    turn = {
+        "type": "response.create",
+        "model": "gpt-4o",
+        "input": [{"role": "user", "content": [image]}],
+    }
+    with connect(f"ws://127.0.0.1:{served.port}/v1/responses") as socket:
+        for _ in range(2):
+            socket.send(json.dumps(turn))
+            while json.loads(socket.recv(10))["type"] != "response.completed":
+                pass
+            assert _upstream_parts(served) == [INLINE]
+            assert _within(1, lambda: served.relay.bodies.used == 0)

@@ -87,8 +87,14 @@ _AUTHORITIES = (
 HOSTILE = [
     *(f"https://{one}/a.png" for one in (*_ADDRESSES, *_NAMES, *_AUTHORITIES)),
     *("https:127.0.0.1/a", "https:/127.0.0.1/a", "https:///127.0.0.1/a", "https:\\\\127.0.0.1\\a"),
-    *("//127.0.0.1/a", "http://127.0.0.1/a", "HTTPS://127.0.0.1/a", "http\u017f://127.0.0.1/a"),
+    *("//127.0.0.1/a", "http://127.0.0.1/a", "HTTPS://127.0.0.1/a", f"http\u017f://{CDN}/a"),
     *("https://127.0.0.1", "https://127.0.0.1?a", "https://127.0.0.1#a", "https://x@y@127.0.0.1/"),
+    *(
+        f"https://{CDN}/{'a' * 9000}",
+        f"https://{CDN}\\a",
+        f"https://{CDN}/a\\b",
+        f"https://{CDN}/\x7f",
+    ),
     *("ftp://127.0.0.1/a", "gopher://127.0.0.1:70/_x", "file:///etc/passwd", "jar:https://x!/a"),
 ]
 # Their spelling is that of any host, so that what they resolve to must be what stops them.
