@@ -34,6 +34,11 @@ _CLOSE_SECONDS = 1.0
 _FORCED_SECONDS = 0.3
 _LOOK_SECONDS = 0.05
 EXIT_SECONDS = 0.4
+_UNSENT_OPTION: int | None = getattr(socket, "TCP_NOTSENT_LOWAT", None)
+_UNSENT_BYTES = 128 * 1024
+"""What the kernel takes of an answer ahead of its client: by default 4 MB, behind which a reader that is slow
+looks like one that has stopped. Accepted connections inherit it."""
+
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
@@ -120,6 +125,8 @@ def bind(host: str, port: int) -> socket.socket:
     try:
         if sys.platform != "win32":
             bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if _UNSENT_OPTION is not None:
+            bound.setsockopt(socket.IPPROTO_TCP, _UNSENT_OPTION, _UNSENT_BYTES)
         bound.bind((host.strip("[]"), port))
         bound.listen(2048)
     except (OSError, UnicodeError) as error:

@@ -97,11 +97,15 @@ class GatewayProcess:
 
 
 @contextmanager
-def gateway_process(upstream: str, place: Path, **settings: str) -> Iterator[GatewayProcess]:
+def gateway_process(
+    upstream: str, place: Path, *, descriptors: int = 0, **settings: str
+) -> Iterator[GatewayProcess]:
     """Run a gateway in front of the simulator at `upstream`.
 
-    `place` is its home, `settings` its environment; one that is empty is not set.
+    `place` is its home, `settings` its environment; one that is empty is not set. `descriptors` is how many it
+    may have open, 0 for as many as there are.
     """
+    limited = ["sh", "-c", f'ulimit -n {descriptors}; exec "$@"', "sh"] if descriptors else []
     kept = ("OAICOMPAT_", "GEMINI_", "GOOGLE_", "XDG_")
     environment = {name: text for name, text in os.environ.items() if not name.startswith(kept)}
     environment |= {"HOME": str(place), "USERPROFILE": str(place), "APPDATA": str(place)}
@@ -112,7 +116,7 @@ def gateway_process(upstream: str, place: Path, **settings: str) -> Iterator[Gat
     with (
         log.open("a") as output,
         subprocess.Popen(
-            [sys.executable, "-m", "oaicompat_server.cli", "serve", "--port", "0"],
+            [*limited, sys.executable, "-m", "oaicompat_server.cli", "serve", "--port", "0"],
             stdout=subprocess.PIPE,
             stderr=output,
             text=True,
