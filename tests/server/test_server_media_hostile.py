@@ -299,6 +299,12 @@ def test_addresses_that_are_public(address: str) -> None:
     assert is_public(address)
 
 
+def test_the_library_may_refuse_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    for kind in (ipaddress.IPv4Address, ipaddress.IPv6Address):
+        monkeypatch.setattr(kind, "is_global", False)
+    assert [address for address in _OPEN if is_public(address)] == []
+
+
 def test_the_own_list_does_not_lean_on_the_library(monkeypatch: pytest.MonkeyPatch) -> None:
     for kind in (ipaddress.IPv4Address, ipaddress.IPv6Address):
         monkeypatch.setattr(kind, "is_global", True)
