@@ -10,12 +10,21 @@ import logging
 from typing import Any, ClassVar
 
 from uvicorn.protocols.websockets.wsproto_impl import WSProtocol
+from wsproto.utilities import LocalProtocolError
 
+from oaicompat.dialects.chat import encode_error
+from oaicompat.errors import InvalidRequestError
 from oaicompat_server.guard import Limits
 from oaicompat_server.stalling import WriteStall
 
 DRAIN = "oaicompat.drain"
 """The type of the message that asks the application to finish and close."""
+
+_BODY = encode_error(InvalidRequestError("The request to upgrade cannot be read."))
+_UNREADABLE = (
+    b"HTTP/1.1 400 Bad Request\r\ncontent-type: application/json\r\nconnection: close\r\n"
+    b"content-length: %d\r\n\r\n%s" % (len(_BODY), _BODY)
+)
 
 _quiet = logging.getLogger("oaicompat.websocket")
 _quiet.setLevel(logging.WARNING)
@@ -35,6 +44,15 @@ class UpgradedProtocol(WSProtocol):
         self._write_stall.end()
         super().connection_lost(exc)
 
+    def data_received(self, data: bytes) -> None:
+        """Take what the client sends; a head that cannot be read gets a 400, as any other such request."""
+        try:
+            super().data_received(data)
+        except (LocalProtocolError, UnicodeError):
+            if not (self.handshake_complete or self.transport.is_closing()):
+                self.transport.write(_UNREADABLE)
+            self.transport.close()
+
     def pause_writing(self) -> None:
         super().pause_writing()
         self._write_stall.begin(self.transport)
@@ -48,7 +66,7 @@ class UpgradedProtocol(WSProtocol):
         if self.handshake_complete and not self.close_sent:
             message: Any = {"type": DRAIN}
             self.queue.put_nowait(message)
-        else:
+        elif not self.transport.is_closing():
             super().shutdown()
 
 

@@ -6,6 +6,7 @@ the upstream.
 
 from __future__ import annotations
 
+import asyncio
 import time
 from importlib.metadata import version
 
@@ -74,6 +75,7 @@ class Operations:
                     "waiting": relay.admission.waiting,
                     "leases": relay.leases,
                     "body_bytes": relay.bodies.used,
+                    "tasks": len(asyncio.all_tasks()),
                 },
                 "settings": {
                     "auth": relay.settings.access.mode,
