@@ -78,16 +78,29 @@ def follow_up(output: Sequence[Json], **more: Any) -> Json:
 
     Every call gets an output, then the user goes on.
     """
-    answers = [
+    go_on = {"role": "user", "content": "go on"}
+    return ask(input=[*HELLO, *output, *outputs(output), go_on], **more)
+
+
+def outputs(output: Sequence[Json]) -> list[Json]:
+    """Return an output for each call among these items."""
+    return [
         {
-            "type": f"{item['type']}_output",
+            "type": f"{item['type'].replace('_search_call', '_search')}_output",
             "call_id": item["call_id"],
-            "output": f"result {position}",
+            **_RESULTS.get(item["type"], {"output": f"result {position}"}),
         }
         for position, item in enumerate(_calls(output))
     ]
-    go_on = {"role": "user", "content": "go on"}
-    return ask(input=[*HELLO, *output, *answers, go_on], **more)
+
+
+_RESULTS: Json = {
+    "shell_call": {
+        "output": [{"stdout": "a", "stderr": "", "outcome": {"type": "exit", "exit_code": 0}}]
+    },
+    "apply_patch_call": {"status": "completed"},
+    "tool_search_call": {"execution": "client", "tools": []},
+}
 
 
 def _calls(output: Sequence[Json]) -> list[Json]:
