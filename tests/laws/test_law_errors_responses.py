@@ -13,6 +13,7 @@ from tests.support.responses_ledger import BASE, RESPONSES
 
 import oaicompat
 from oaicompat import OaicompatError
+from oaicompat.testing import responses_requests
 
 Json = dict[str, Any]
 
@@ -37,11 +38,23 @@ def dumped(value: Any) -> bytes:
     return json.dumps(value).encode("utf-8", "surrogatepass")
 
 
-def converse(body: bytes) -> None:
-    with suppress(OaicompatError):
-        call = oaicompat.openai_to_gemini(body, dialect="responses")
-        answer = {"candidates": [{"content": {"parts": [{"text": "x"}]}, "finishReason": "STOP"}]}
-        oaicompat.gemini_to_openai(answer, call)
+DIALECTS = ("responses", "responses/compact", "responses/input_tokens")
+SAID = {"content": {"parts": [{"text": "x"}]}, "finishReason": "STOP"}
+ANSWER = json.dumps({"candidates": [SAID], "totalTokens": 3}).encode()
+
+
+def converse(body: bytes, *dialects: str) -> None:
+    """Take a body to the end of its answer, as each of these dialects."""
+    for dialect in dialects or DIALECTS:
+        with suppress(OaicompatError):
+            exchange = oaicompat.Exchange(dialect, body, streaming=False)
+            while exchange.needs():
+                exchange.supply(oaicompat.Supplies())
+            for call in exchange.calls():
+                exchange.begin_attempt(call, oaicompat.GEMINI_API)
+                exchange.receive_head(call, 200, {})
+                exchange.feed(call, ANSWER)
+                exchange.close(call)
 
 
 def places(value: Any, path: tuple[Any, ...] = ()) -> Any:
@@ -73,7 +86,25 @@ def test_law_5_a_request_with_one_odd_value(row: Any, data: st.DataObject) -> No
     for step in steps:
         at = at[step]
     at[last] = data.draw(odd)
+    converse(dumped(request), "responses")
+
+
+@given(responses_requests(stored=True, refused=True), st.data())
+def test_law_5_a_drawn_request_with_one_odd_value(request: Any, data: st.DataObject) -> None:
+    *steps, last = data.draw(st.sampled_from([path for path in places(request) if path]))
+    at = request
+    for step in steps:
+        at = at[step]
+    at[last] = data.draw(odd)
     converse(dumped(request))
+
+
+@given(odd)
+def test_law_5_any_json_as_sealed_content(value: Any) -> None:
+    item = {"type": "reasoning", "id": "rs_1", "summary": [], "encrypted_content": value}
+    summary = {"type": "compaction", "encrypted_content": value}
+    user = {"role": "user", "content": "x"}
+    converse(dumped({"model": "m", "input": [user, item, summary, user]}))
 
 
 SHELL = b'{"type":"shell_call","call_id":"c","action":{"commands":["ls"],"x":%s}}'

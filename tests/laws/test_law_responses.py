@@ -8,6 +8,8 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 from tests.support import responses_client as client
+from tests.support import responses_grammar
+from tests.support.responses_turns import TOOLS, turns_with_tools
 from tests.support.shared import needs_checker
 
 import oaicompat
@@ -212,3 +214,52 @@ def test_law_3_a_client_that_changed_the_text_is_believed(parts: list[Json]) -> 
         part["text"] for part in returned(output) if not part.get("thought") and "text" in part
     )
     assert texts == "".join(item["content"][0]["text"] for item in messages)
+
+
+@given(turns_with_tools())
+def test_law_3_calls_in_every_form_come_back_as_they_were(parts: list[Json]) -> None:
+    sent = json.loads(client.whole(client.ask(model=NEWEST, tools=TOOLS), answer_with(parts)).sent)
+    body = client.follow_up(sent["output"], model=NEWEST, tools=TOOLS)
+    assert model_turn(oaicompat.openai_to_gemini(body, dialect="responses").body) == parts
+
+
+@given(turns_with_tools(), st.data())
+def test_law_3_turns_keep_their_order_and_results_go_to_their_calls(
+    parts: list[Json], data: st.DataObject
+) -> None:
+    again = data.draw(turns)
+    first = json.loads(client.whole(client.ask(model=NEWEST, tools=TOOLS), answer_with(parts)).sent)
+    results = data.draw(st.permutations(client.outputs(first["output"])))
+    request = client.follow_up(kept(again), model=NEWEST, tools=TOOLS)
+    go_on = {"role": "user", "content": "go on"}
+    request["input"][1:1] = [*first["output"], *results, go_on]
+    contents = oaicompat.openai_to_gemini(request, dialect="responses").body["contents"]
+    assert [each["parts"] for each in contents if each["role"] == "model"] == [parts, again]
+    calls = [part["functionCall"] for part in parts if "functionCall" in part]
+    answers = [
+        part["functionResponse"] for part in contents[2]["parts"] if "functionResponse" in part
+    ]
+    assert [(each["name"], each.get("id")) for each in answers] == [
+        (call["name"], call.get("id")) for call in calls
+    ]
+
+
+@given(streams)
+def test_law_7_a_client_that_adds_up_the_events_has_the_whole_answer(stream: GeminiStream) -> None:
+    sent = client.streamed(ALL, [stream.body])
+    if sent.error is None:
+        grown, last = responses_grammar.check(client.events(sent.sent))
+        assert grown == last["output"]
+
+
+@needs_checker
+@given(streams)
+def test_law_6_the_sdk_reads_a_stream_and_a_body(stream: GeminiStream) -> None:
+    sent = client.streamed(ALL, [stream.body])
+    body = client.whole(ALL, stream.whole)
+    found: list[Any] = []
+    if sent.sent:
+        found += client.findings("response-stream", sent.sent, ALL)
+    if body.error is None:
+        found += client.findings("response", body.sent, ALL)
+    assert [each for each in found if not each[3].startswith("response/error/code:")] == []
