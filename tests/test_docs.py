@@ -29,6 +29,9 @@ PAGES = [
 ]
 
 ADDRESS = "http://127.0.0.1:8045"
+KEY_FILE = json.dumps(
+    {"type": "service_account", "client_email": "a@b", "private_key": "k", "project_id": "project"}
+)
 
 _BLOCK = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 _LINK = re.compile(r"\]\(([^)\s]+)\)")
@@ -123,7 +126,7 @@ def test_settings_are_valid(page: Path, tmp_path: Path, monkeypatch: pytest.Monk
             assert tomllib.loads(code)["model_providers"]
             continue
         secret = tmp_path / "secret"
-        secret.write_text("k" * 20, "ascii")
+        secret.write_text(KEY_FILE if "service_account" in code else "k" * 20, "ascii")
         secret.chmod(0o600)
         code = re.sub(r'(key_file = )"[^"]*"', rf'\1"{secret}"', code)
         names = re.findall(r'key_env = "([^"]*)"', code)

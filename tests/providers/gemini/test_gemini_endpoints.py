@@ -205,6 +205,18 @@ def test_the_credential_stands_in_a_header_only() -> None:
         assert "key=" not in generate_url(target, True)
 
 
+def test_a_quota_project_goes_with_a_token_only() -> None:
+    express = Target(backend="vertex", express=True, model=MODEL)
+    assert dict(headers(vertex(), "token", "my-payer"))["x-goog-user-project"] == "my-payer"
+    for target, payer in (
+        (GEMINI_API, "my-payer"),
+        (express, "my-payer"),
+        (vertex(), ""),
+        (vertex(), "my-payer\r\nx-evil: 1"),
+    ):
+        assert "x-goog-user-project" not in dict(headers(target, "token", payer))
+
+
 @pytest.mark.parametrize("secret", ["", "abc\n", "a\r\nx: y", "a b", "ключ", "a\x00", "x" * 9000])
 def test_a_credential_that_is_no_header_value_is_not_shown(secret: str) -> None:
     """httpcore would put the whole key into its own error text (reliability G2)."""

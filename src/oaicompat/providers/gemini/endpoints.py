@@ -116,11 +116,12 @@ def method_url(target: Target, method: str) -> str:
     return url
 
 
-def headers(target: Target, secret: str) -> Headers:
-    """Build the request headers: content type, no compression, and the credential.
+def headers(target: Target, secret: str, payer: str = "") -> Headers:
+    """Build the request headers: content type, no compression, the credential, and whose quota is used.
 
-    `secret` is the API key (Gemini API, express mode) or the OAuth token (Vertex AI). Raises
-    `UpstreamError` with cause `credential`, and without the secret, when it cannot stand in a header.
+    `secret` is the API key (Gemini API, express mode) or the OAuth token (Vertex AI). `payer` is the quota
+    project that comes with a token, left out where it is not the name of one. Raises `UpstreamError` with
+    cause `credential`, and without the secret, when it cannot stand in a header.
     """
     if not _SECRET.fullmatch(secret):
         raise UpstreamError(
@@ -131,10 +132,12 @@ def headers(target: Target, secret: str) -> Headers:
             cause="credential",
         )
     by_token = target.backend == "vertex" and not target.express
+    billed = by_token and _PROJECT.fullmatch(payer) is not None
     return (
         ("content-type", "application/json"),
         ("accept-encoding", "identity"),
         ("authorization", f"Bearer {secret}") if by_token else ("x-goog-api-key", secret),
+        *((("x-goog-user-project", payer),) if billed else ()),
     )
 
 
