@@ -77,8 +77,6 @@ class Attempts:
         A credential that is back soon, or is being probed, is waited for as long as the policy lets a client
         wait in all.
         """
-        if self._stays is not None:
-            return 0.0
         if self._asked is None:
             self._asked = now
         ahead = self._models[self._place :]
@@ -87,13 +85,12 @@ class Attempts:
         left = min(self._asked + self._policy.inline_wait, self._deadline) - now
         if left <= 0:
             return 0.0
-        if any(self._pool.probing(now, model) for model in ahead):
-            return _POLL_SECONDS * (1.0 + self._jitter())
-        waits = [
-            wait for model in ahead if (wait := self._pool.outlook(now, model).wait) is not None
-        ]
+        if any(self._pool.probing(now, model, self._spent(model)) for model in ahead):
+            return min(left, _POLL_SECONDS * (1.0 + self._jitter()))
+        outlooks = [self._pool.outlook(now, model, self._spent(model)) for model in ahead]
+        waits = [outlook.wait for outlook in outlooks if outlook.wait is not None]
         soonest = min(waits, default=left + 1.0)
-        return soonest + _POLL_SECONDS * self._jitter() if soonest <= left else 0.0
+        return min(left, soonest + _POLL_SECONDS * self._jitter()) if soonest <= left else 0.0
 
     def next(self, now: float) -> Lease:
         """Lease what the next attempt uses; raises the error that ends the call where nothing can serve."""
@@ -214,14 +211,19 @@ class Attempts:
         return True
 
     def _take(self, now: float) -> Lease | None:
-        if self._stays is not None:
-            return self._pool.lease(now, self.model, only=self._stays, retrying=True)
+        stays = self._stays
+        if stays and (lease := self._pool.lease(now, self.model, only=stays, retrying=True)):
+            return lease
         again = self._made > 0
         return self._pool.lease(now, self.model, self._tried, sticky=self._sticky, retrying=again)
 
     def _peek(self, now: float, model: str) -> Credential | None:
         again = self._made > 0
-        return self._pool.peek(now, model, self._tried, sticky=self._sticky, retrying=again)
+        return self._pool.peek(now, model, self._spent(model), retrying=again)
+
+    def _spent(self, model: str) -> set[Credential]:
+        """Return the credentials that are not asked again for this model."""
+        return self._tried - {self._stays} if model == self.model else set()
 
     def _final(self, error: UpstreamError, now: float) -> OaicompatError:
         """Return the failure itself where it says all, else what it means for the pool."""

@@ -126,23 +126,23 @@ class Pool:
             cell = self._cell(_key(slot, lease.model, rule.kind, error), now)
             cell.fail(rule, error, now, begun=lease.begun, number=self._events)
 
-    def probing(self, now: float, model: str) -> bool:
+    def probing(self, now: float, model: str, exclude: Collection[Credential] = ()) -> bool:
         """Tell whether a credential would be usable for `model` but for a probe that is under way."""
         return any(
             cell.until <= now < cell.probing
             for slot in self._slots
-            if slot.out is None and slot.allows(model)
+            if slot.out is None and slot.credential not in exclude and slot.allows(model)
             for _, cell in self._about(slot, model)
         )
 
-    def outlook(self, now: float, model: str) -> Outlook:
-        """Return what can be said of a model."""
+    def outlook(self, now: float, model: str, exclude: Collection[Credential] = ()) -> Outlook:
+        """Return what can be said of a model; who is excluded is not waited for."""
         allowed = [slot for slot in self._slots if not model or slot.allows(model)]
         refused = sum(slot.out is not None for slot in allowed)
         best: tuple[float, UpstreamError | None] | None = None
         denied: UpstreamError | None = None
         for slot in allowed:
-            if slot.out is not None:
+            if slot.out is not None or slot.credential in exclude:
                 continue
             held = [(key, cell) for key, cell in self._about(slot, model) if cell.ready_at() > now]
             denial = next((cell for key, cell in held if key[1] == "denial"), None)
