@@ -124,7 +124,7 @@ async def read_body(headers: Headers, receive: Reading, limit: int) -> bytes:
         body: bytes = message.get("body", b"")
         receive.hold(len(body))
     else:
-        body = await _read_on(message, receive, limit)
+        body = await _collected(message, receive, limit)
     if len(body) > limit:
         raise _too_large(limit)
     if not body.strip():
@@ -132,9 +132,19 @@ async def read_body(headers: Headers, receive: Reading, limit: int) -> bytes:
     return body
 
 
-async def _read_on(message: Message, receive: Reading, limit: int) -> bytes:
-    started = time.monotonic()
+async def _collected(message: Message, receive: Reading, limit: int) -> bytes:
     pieces: list[bytes] = []
+    try:
+        await _read_on(pieces, message, receive, limit)
+    except OaicompatError:
+        # The error keeps this frame alive until its client has been told.
+        pieces.clear()
+        raise
+    return b"".join(pieces)
+
+
+async def _read_on(pieces: list[bytes], message: Message, receive: Reading, limit: int) -> None:
+    started = time.monotonic()
     size = 0
     while True:
         if message["type"] != "http.request":
@@ -146,7 +156,7 @@ async def _read_on(message: Message, receive: Reading, limit: int) -> bytes:
             raise _too_large(limit)
         receive.hold(size)
         if not message.get("more_body"):
-            return b"".join(pieces)
+            return
         if time.monotonic() - started > FREE_SECONDS + size / _SLOWEST:
             raise InvalidRequestError("The request body did not arrive in time.", status=408)
         message = await receive()

@@ -91,7 +91,8 @@ class Relay:
         self.upstream = upstream
         self.sharing = Sharing(settings.pool, MemoryCooldowns())
         self.admission = Admission(server.max_in_flight, server.queue, server.queue_wait)
-        self.bodies = BodyBudget(server.body_budget)
+        # Otherwise a body within its limit could never be taken.
+        self.bodies = BodyBudget(max(server.body_budget, server.body_limit))
         self.signatures = SignatureStore()
         self.media = MediaFetch(server.body_limit, upstream.secure)
         self.store: Store

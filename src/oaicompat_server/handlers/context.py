@@ -71,7 +71,8 @@ class Context(Struct, frozen=True):
         await send_body(self.send, 200, [JSON_TYPE, *more, *(headers or ())], body)
 
     async def refuse(self, error: OaicompatError, more: Headers | None = None) -> None:
-        """Answer with an error."""
+        """Answer with an error; what is held for the body is let go first."""
+        self.receive.release()
         headers = [*common_headers(self.request_id, self.started), *(more or ())]
         if error.status == 426 and find_header(headers, b"upgrade") is None:
             headers.append((b"upgrade", b"HTTP/1.1"))
