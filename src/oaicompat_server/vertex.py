@@ -10,6 +10,7 @@ import asyncio
 import json
 import random
 import re
+import threading
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -26,7 +27,7 @@ from oaicompat.providers.gemini.endpoints import Target
 from oaicompat_server.secret import Secret
 from oaicompat_server.settings import ConfigError, CredentialSettings, UpstreamSettings
 from oaicompat_server.token_requests import TokenReply, TokenRequest, is_trusted
-from oaicompat_server.tokens import REFRESH_SECONDS, Minted, Tokens, unusable
+from oaicompat_server.tokens import REFRESH_SECONDS, Minted, Tokens, late, unusable
 from oaicompat_server.upstream import Upstream
 
 _SCOPES = ("https://www.googleapis.com/auth/cloud-platform",)
@@ -91,6 +92,7 @@ class VertexTokens(Tokens):
         self._find = find
         self._account: Account | None = None
         self._threads = anyio.CapacityLimiter(1)
+        self._at_work = threading.Lock()
 
     @property
     def project(self) -> str:
@@ -110,6 +112,9 @@ class VertexTokens(Tokens):
         )
 
     def _make(self, request: TokenRequest) -> Minted:
+        # A thread that was left behind may still be at it; google-auth's objects are not for two.
+        if not self._at_work.acquire(blocking=False):
+            raise late()
         try:
             if self._own:
                 self._upstream.secure()
@@ -121,6 +126,8 @@ class VertexTokens(Tokens):
             raise
         except Exception as failure:
             raise _explained(request, failure) from None
+        finally:
+            self._at_work.release()
 
     def _found(self, request: TokenRequest) -> Account:
         account = self._find(request)

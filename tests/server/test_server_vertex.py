@@ -7,6 +7,7 @@ import base64
 import json
 import logging
 import sys
+import threading
 import time
 import traceback
 from collections.abc import Awaitable, Callable
@@ -17,6 +18,7 @@ from typing import Any
 import pytest
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import padding
+from google.auth.compute_engine import _metadata
 from tests.support.token_service import (
     EMAIL,
     Asked,
@@ -33,6 +35,7 @@ from oaicompat.errors import UpstreamError
 from oaicompat_server.secret import Secret
 from oaicompat_server.settings import ConfigError, CredentialSettings
 from oaicompat_server.token_requests import is_trusted
+from oaicompat_server.tokens import Minted, Tokens
 from oaicompat_server.vertex import VertexTokens, token_source
 
 
@@ -317,13 +320,54 @@ def test_what_google_auth_spends_outside_of_requests_is_bounded_too(
 ) -> None:
     """It sleeps between attempts of its own, and may run a program for workload identity."""
 
-    async def work(rig: Rig) -> None:
-        async with asyncio.timeout(0.5):
-            error = await rig.error()
-        assert (error.cause, error.status) == ("network", 504)
+    ended = threading.Event()
+    begun: list[str] = []
 
-    monkeypatch.setattr("google.auth.default", lambda **named: time.sleep(1.0))
+    def default(**_: object) -> None:
+        begun.append("default")
+        ended.wait(5)
+
+    async def work(rig: Rig) -> None:
+        for _ in range(3):
+            async with asyncio.timeout(1):
+                error = await rig.error()
+            assert (error.cause, error.status) == ("network", 504)
+            assert begun == ["default"], "one at a time, left behind or not"
+            rig.clock.now += 20
+        ended.set()
+
+    monkeypatch.setattr("google.auth.default", default)
     run(work, ADC, seconds=0.1)
+
+
+def test_the_end_of_the_gateway_does_not_wait_for_a_token() -> None:
+    async def work(rig: Rig) -> None:
+        rig.service.answer = lambda asked: None
+        waiter = asyncio.create_task(rig.token())
+        await rig.service.asked_for(1)
+        waiter.cancel()
+
+    before = set(threading.enumerate())
+    started = time.monotonic()
+    run(work, seconds=60.0)
+    for thread in set(threading.enumerate()) - before:
+        thread.join(5)
+    assert time.monotonic() - started < 4
+
+
+def test_a_fault_of_ours_is_told_without_its_text(caplog: pytest.LogCaptureFixture) -> None:
+    async def mint() -> Minted:
+        raise ValueError("sentinel")
+
+    async def main() -> None:
+        tokens = Tokens(mint, "somebody", clock=Clock(), jitter=lambda: 0.0)
+        with pytest.raises(UpstreamError) as caught:
+            await tokens.token()
+        assert caught.value.cause == "network"
+
+    asyncio.run(main())
+    assert "somebody: unexpected ValueError" in caplog.text
+    assert "sentinel" not in caplog.text
 
 
 def test_a_life_of_years_is_not_believed() -> None:
@@ -403,6 +447,7 @@ def test_refreshes_do_not_fall_together(jitter: float, at: float) -> None:
     asyncio.run(main())
 
 
+IS_ON_GCE = _metadata.is_on_gce
 ADC = CredentialSettings(kind="adc", project="set-project")
 USER = {
     "type": "authorized_user",
@@ -416,9 +461,7 @@ USER = {
 @pytest.fixture
 def found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
     """Return what writes the file of default credentials; without it none are found."""
-    from google.auth.compute_engine import _metadata
-
-    monkeypatch.setattr(_metadata, "_NO_GCE_CHECK", True)
+    monkeypatch.setattr(_metadata, "is_on_gce", lambda request: False)
     monkeypatch.setenv("CLOUDSDK_CONFIG", str(tmp_path / "nothing"))
     for name in (
         "GOOGLE_APPLICATION_CREDENTIALS",
@@ -490,9 +533,7 @@ def test_default_credentials_that_are_none_are_told(
 def test_where_nothing_is_found_and_no_metadata_server_answers_that_is_told(
     found: Callable[[str], None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from google.auth.compute_engine import _metadata
-
-    monkeypatch.setattr(_metadata, "_NO_GCE_CHECK", False)
+    monkeypatch.setattr(_metadata, "is_on_gce", IS_ON_GCE)
     pauses: list[float] = []
     monkeypatch.setattr(
         "google.auth._exponential_backoff.time", SimpleNamespace(sleep=pauses.append)
@@ -521,9 +562,7 @@ def test_no_assertion_is_posted_to_anybody_but_google(found: Callable[[str], Non
 def test_the_metadata_server_is_asked(
     found: Callable[[str], None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from google.auth.compute_engine import _metadata
-
-    monkeypatch.setattr(_metadata, "_NO_GCE_CHECK", False)
+    monkeypatch.setattr(_metadata, "is_on_gce", IS_ON_GCE)
     google = ("metadata-flavor: Google", "content-type: application/json")
     text = ("metadata-flavor: Google", "content-type: application/text")
 
