@@ -23,7 +23,7 @@ TOOLS: list[Json] = [
 """One tool of each form."""
 
 _COMMANDS = st.lists(texts(), min_size=1, max_size=2)
-_TIMES = some(timeout_ms=st.integers(1, 10**6))
+_TIMES = some(timeout_ms=st.one_of(st.none(), st.integers(1, 10**6)))
 _FITTING: dict[str, st.SearchStrategy[Json]] = {
     "space.f": json_objects(),
     "Free": texts(min_size=0).map(lambda text: {"input": text}),
