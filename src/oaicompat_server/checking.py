@@ -33,7 +33,7 @@ async def check_credential(upstream: Upstream, target: Target, credential: Crede
         count_tokens_url(target), b'{"contents":[{"role":"user","parts":[{"text":"hi"}]}]}'
     )
     lines = headers(target, (await credential.proof()).reveal())
-    async with upstream.open(request, lines) as response:
+    async with upstream.open(request, lines, proxy=credential.proxy) as response:
         body = b"".join([chunk async for chunk in response])
     if response.status != 200:
         raise decode_error(response.status, response.headers, body, model=PROBE_MODEL)

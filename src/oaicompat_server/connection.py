@@ -88,8 +88,10 @@ def our_error(failure: Exception, received: bool) -> UpstreamError:
         if received and isinstance(failure, httpcore.ReadTimeout):
             return network_error("The upstream stopped sending.", 504)
         return network_error(_TIMEOUTS.get(type(failure), "The upstream is too slow."), 504)
-    if isinstance(failure, (httpcore.ConnectError, httpcore.ProxyError)):
+    if isinstance(failure, httpcore.ConnectError):
         return network_error("The upstream cannot be reached.")
+    if isinstance(failure, httpcore.ProxyError):
+        return network_error("The proxy did not connect to the upstream.")
     if isinstance(failure, (httpcore.LocalProtocolError, httpcore.UnsupportedProtocol)):
         return unsendable()
     return network_error("The upstream closed the connection before its answer was complete.")

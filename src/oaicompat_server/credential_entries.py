@@ -31,8 +31,6 @@ _BACKENDS: Mapping[CredentialKind, bool] = {
 }
 """By kind: whether it is of a project, which its calls name."""
 
-_PROXY_SCHEMES = ("http", "socks5", "socks5h")
-
 
 class ServiceAccount(Struct, frozen=True):
     """What is read of a service account's key file."""
@@ -159,11 +157,11 @@ def _check_proxy(entry: CredentialSettings, place: str) -> None:
         return
     try:
         url = urlsplit(entry.proxy.reveal())
-        known = url.scheme in _PROXY_SCHEMES and bool(url.hostname) and url.port is not None
+        known = url.scheme == "http" and bool(url.hostname) and url.port is not None
         plain = not url.query and not url.fragment and url.path in ("", "/")
     except ValueError:
         known = plain = False
     if not (known and plain):
         raise ConfigError(
-            f"{place}: proxy must be http://[user:password@]host:port (or socks5://) and nothing more"
+            f"{place}: proxy must be http://[user:password@]host:port and nothing more"
         )

@@ -7,7 +7,7 @@ a TLS handshake leaves no socket behind.
 from __future__ import annotations
 
 import ssl
-from collections.abc import AsyncIterator, Iterable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import anyio
@@ -58,10 +58,10 @@ class _Stream(httpcore.AsyncNetworkStream):
 
 
 class _Backend(httpcore.AsyncNetworkBackend):
-    """Remembers the socket of its connection, and whether a byte came on it."""
+    """Remembers the socket of its connection over `inner`, and whether a byte came on it."""
 
-    def __init__(self) -> None:
-        self._inner = httpcore.AnyIOBackend()
+    def __init__(self, inner: httpcore.AsyncNetworkBackend | None) -> None:
+        self._inner = inner or httpcore.AnyIOBackend()
         self.stream: httpcore.AsyncNetworkStream | None = None
         self.received = False
 
@@ -162,11 +162,51 @@ class HttpcoreConnection:
 
 
 def own_connection(
-    origin: httpcore.Origin, context: ssl.SSLContext | None, expiry: float
+    origin: httpcore.Origin,
+    context: ssl.SSLContext | None,
+    expiry: float,
+    network: httpcore.AsyncNetworkBackend | None = None,
 ) -> HttpcoreConnection:
-    """Return a connection that runs on httpcore's own HTTP/1.1."""
-    backend = _Backend()
+    """Return a connection that runs on httpcore's own HTTP/1.1, over this network or httpcore's own."""
+    backend = _Backend(network)
     connection = httpcore.AsyncHTTPConnection(
         origin, ssl_context=context, keepalive_expiry=expiry, network_backend=backend
     )
     return HttpcoreConnection(connection, backend)
+
+
+class NamedNetwork(httpcore.AsyncNetworkBackend):
+    """httpcore's own network, with names looked up by `resolve`."""
+
+    def __init__(self, resolve: Callable[[str], Awaitable[Sequence[str]]]) -> None:
+        self._inner = httpcore.AnyIOBackend()
+        self._resolve = resolve
+
+    async def connect_tcp(
+        self,
+        host: str,
+        port: int,
+        timeout: float | None = None,  # noqa: ASYNC109
+        local_address: str | None = None,
+        socket_options: Iterable[Any] | None = None,
+    ) -> httpcore.AsyncNetworkStream:
+        """Connect to the first address of `host` that answers, all within the time."""
+        failure: Exception = httpcore.ConnectError()
+        try:
+            with anyio.fail_after(timeout):
+                for address in await self._resolve(host):
+                    try:
+                        return await self._inner.connect_tcp(
+                            address, port, timeout, local_address, socket_options
+                        )
+                    except (httpcore.ConnectError, httpcore.ConnectTimeout) as error:
+                        failure = error
+        except TimeoutError:
+            raise httpcore.ConnectTimeout from None
+        except (OSError, UnicodeError):
+            raise httpcore.ConnectError from None
+        raise failure
+
+    async def sleep(self, seconds: float) -> None:
+        """Wait."""
+        await self._inner.sleep(seconds)

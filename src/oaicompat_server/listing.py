@@ -19,6 +19,7 @@ from oaicompat.providers.gemini.endpoints import Target, models_url
 from oaicompat.providers.gemini.endpoints import headers as endpoint_headers
 from oaicompat.providers.gemini.errors import decode_error
 from oaicompat_server.pool import Credential
+from oaicompat_server.secret import Secret
 from oaicompat_server.snapshot import Snapshot
 from oaicompat_server.upstream import Upstream
 
@@ -55,7 +56,7 @@ async def fetch_models(upstream: Upstream, target: Target, credential: Credentia
     for _ in range(_MOST_PAGES):
         if url is None:
             break
-        page = await _fetch_page(upstream, url, lines)
+        page = await _fetch_page(upstream, url, lines, credential.proxy)
         found += [
             model.name.removeprefix("models/")
             for model in page.models
@@ -66,8 +67,10 @@ async def fetch_models(upstream: Upstream, target: Target, credential: Credentia
     return found
 
 
-async def _fetch_page(upstream: Upstream, url: str, lines: tuple[tuple[str, str], ...]) -> _Page:
-    async with upstream.open(_Get(url), lines) as response:
+async def _fetch_page(
+    upstream: Upstream, url: str, lines: tuple[tuple[str, str], ...], proxy: Secret
+) -> _Page:
+    async with upstream.open(_Get(url), lines, proxy=proxy) as response:
         body = b"".join([chunk async for chunk in response])
     if response.status != 200:
         raise decode_error(response.status, response.headers, body, model="")

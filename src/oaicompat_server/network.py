@@ -10,11 +10,13 @@ import asyncio
 import socket
 import ssl
 from collections import deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from typing import Any, cast
 
 import anyio
 import httpcore
+
+from oaicompat_server.resolver import Resolver
 
 _HIGH_WATER = 512 * 1024
 _STAGGER_SECONDS = 0.25
@@ -181,7 +183,10 @@ def _expire(waiter: asyncio.Future[None], expired: type[Exception]) -> None:
 
 
 class AsyncioBackend(httpcore.AsyncNetworkBackend):
-    """Opens `AsyncioStream`s."""
+    """Opens `AsyncioStream`s; `resolve` returns the addresses of a host and raises `OSError`."""
+
+    def __init__(self, resolve: Callable[[str], Awaitable[Sequence[str]]] | None = None) -> None:
+        self._resolve = resolve or Resolver()
 
     async def connect_tcp(
         self,
@@ -194,8 +199,9 @@ class AsyncioBackend(httpcore.AsyncNetworkBackend):
         """Connect to the first address of `host` that answers."""
         try:
             with anyio.fail_after(timeout):
-                addresses = await _addresses(host, port)
-                return await dial(addresses, local_address, socket_options)
+                addresses = in_turn(await self._resolve(host))
+                places = [(address, port) for address in addresses]
+                return await dial(places, local_address, socket_options)
         except TimeoutError:
             raise httpcore.ConnectTimeout from None
         except (OSError, UnicodeError):
@@ -239,18 +245,15 @@ async def dial(
     return stream
 
 
-async def _addresses(host: str, port: int) -> list[tuple[str, int]]:
-    """Resolve a name: its addresses with the families in turn, the resolver's first one first."""
-    loop = asyncio.get_running_loop()
-    found = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM)
-    first = [info[4] for info in found if info[0] == found[0][0]]
-    other = [info[4] for info in found if info[0] != found[0][0]]
-    mixed: list[tuple[str, int]] = []
+def in_turn(addresses: Sequence[str]) -> list[str]:
+    """Return addresses with the families in turn, the resolver's first one first."""
+    kinds = [":" in address for address in addresses]
+    first = [address for address, kind in zip(addresses, kinds, strict=True) if kind == kinds[0]]
+    other = [address for address, kind in zip(addresses, kinds, strict=True) if kind != kinds[0]]
+    mixed: list[str] = []
     for index in range(max(len(first), len(other))):
-        mixed += [
-            (str(at[0]), port) for at in (*first[index : index + 1], *other[index : index + 1])
-        ]
-    return list(dict.fromkeys(mixed))
+        mixed += [*first[index : index + 1], *other[index : index + 1]]
+    return mixed
 
 
 async def _open(address: tuple[str, int], local: str | None) -> AsyncioStream:

@@ -211,7 +211,7 @@ class Session:
         self._account = credential.account
         lines = endpoint_headers(target, (await credential.proof()).reveal())
         limit = None if exchange.streaming else BODY_CAP
-        async with relay.upstream.open(request, lines, limit) as response:
+        async with relay.upstream.open(request, lines, limit, credential.proxy) as response:
             exchange.receive_head(call, response.status, response.headers)
             async for data in response:
                 frames = exchange.feed(call, data)

@@ -18,8 +18,9 @@ from msgspec import Struct
 
 from oaicompat.errors import UpstreamError
 from oaicompat_server.connection import check_sendable
+from oaicompat_server.secret import Secret
 from oaicompat_server.tokens import late, unreachable, unusable
-from oaicompat_server.upstream import Upstream
+from oaicompat_server.upstream import NO_PROXY, Upstream
 
 _REPLY_CAP = 1024 * 1024
 _RETRYABLE = frozenset({408, 429})
@@ -48,15 +49,16 @@ class TokenRequest:
     """Makes the requests for one token; called from a thread that is not the loop's.
 
     While `probing` (a type of google-auth's) is set, failures are raised as that: it is looking for what is
-    there, and a host that did not answer is not asked again. `deadline` is monotonic time. `failure` is the
-    last failure, `last` the last answer.
+    there, and a host that did not answer is not asked again. `deadline` is monotonic time, `proxy` the one
+    to go through. `failure` is the last failure, `last` the last answer.
     """
 
     def __init__(
-        self, loop: asyncio.AbstractEventLoop, upstream: Upstream, deadline: float
+        self, loop: asyncio.AbstractEventLoop, upstream: Upstream, deadline: float, proxy: Secret
     ) -> None:
         self._loop = loop
         self._upstream = upstream
+        self._proxy = proxy
         self._deadline = deadline
         self._silent: set[str] = set()
         self.probing: type[Exception] | None = None
@@ -104,8 +106,11 @@ class TokenRequest:
     async def _send(
         self, request: _Outgoing, headers: dict[str, str], seconds: float
     ) -> TokenReply:
+        # A metadata server is a part of the machine, which no proxy can reach.
+        proxy = self._proxy if request.url.startswith("https:") else NO_PROXY
         with anyio.fail_after(seconds):
-            async with self._upstream.open(request, headers.items(), _REPLY_CAP) as response:
+            opened = self._upstream.open(request, headers.items(), _REPLY_CAP, proxy)
+            async with opened as response:
                 data = b"".join([chunk async for chunk in response])
                 return TokenReply(response.status, response.headers, data)
 

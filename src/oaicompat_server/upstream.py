@@ -15,6 +15,9 @@ from types import TracebackType
 from typing import Protocol
 from urllib.parse import urlsplit
 
+import httpcore
+from msgspec import Struct
+
 from oaicompat.errors import UpstreamError, UpstreamProtocolError
 from oaicompat_server.connection import (
     Connection,
@@ -25,14 +28,28 @@ from oaicompat_server.connection import (
     tls_context,
 )
 from oaicompat_server.http11 import Http11Connection
-from oaicompat_server.httpcore_connection import own_connection
+from oaicompat_server.httpcore_connection import NamedNetwork, own_connection
+from oaicompat_server.network import AsyncioBackend
+from oaicompat_server.resolver import Resolver
+from oaicompat_server.secret import Secret
 from oaicompat_server.settings import UpstreamSettings
+from oaicompat_server.tunnel import TunnelBackend
 
 ERROR_BODY_CAP = 64 * 1024
 BODY_CAP = 128 * 1024 * 1024
 _TIMER_SLACK = 0.01
 
 Connector = Callable[[str], Connection]
+
+
+NO_PROXY = Secret("")
+
+
+class Place(Struct, frozen=True):
+    """Where connections lead: scheme, host and port of the upstream, and the proxy before it."""
+
+    origin: str
+    proxy: Secret = NO_PROXY
 
 
 class Request(Protocol):
@@ -88,19 +105,20 @@ class Response:
 class _Open:
     """The span of one request; the connection is given back or closed at its end."""
 
-    def __init__(self, upstream: Upstream, request: Outgoing, cap: int | None) -> None:
+    def __init__(
+        self, upstream: Upstream, request: Outgoing, cap: int | None, place: Place
+    ) -> None:
         self._upstream = upstream
         self._request = request
         self._cap = cap
         self._connection: Connection | None = None
-        self._origin = ""
+        self._place = place
 
     async def __aenter__(self) -> Response:
-        self._origin = _origin_text(self._request.url)
-        connection = await self._upstream.take(self._origin)
+        connection = await self._upstream.take(self._place)
         reused = connection is not None
         while True:
-            self._connection = connection or self._upstream.connect(self._origin)
+            self._connection = connection or self._upstream.connect(self._place)
             try:
                 status, headers = await self._connection.exchange(
                     self._request, self._upstream.waits
@@ -128,7 +146,7 @@ class _Open:
         if error is not None:
             await self._connection.aclose()
         elif await self._connection.finish():
-            await self._upstream.give_back(self._origin, self._connection)
+            await self._upstream.give_back(self._place, self._connection)
 
 
 class _FreeList:
@@ -197,37 +215,45 @@ class Upstream:
         self._settings = settings
         self._context = context
         self._connect = connect
-        self._idle: dict[str, _FreeList] = {}
+        resolver = Resolver()
+        fast = settings.http == "fast"
+        self._network: httpcore.AsyncNetworkBackend
+        self._network = AsyncioBackend(resolver) if fast else NamedNetwork(resolver)
+        self._idle: dict[Place, _FreeList] = {}
 
     def open(
         self,
         request: Request,
         headers: Iterable[tuple[str, str]] = (),
         body_limit: int | None = BODY_CAP,
+        proxy: Secret = NO_PROXY,
     ) -> _Open:
         """Return a context manager that sends the request and gives a `Response`; raises `UpstreamError`.
 
-        A reused connection that turns out to be dead before a byte of the reply is replaced once, silently.
+        `proxy` is the URL of the HTTP proxy to go through, empty for none. A reused connection that turns out
+        to be dead before a byte of the reply is replaced once, silently.
         """
         lines = {"host": urlsplit(request.url).netloc, "accept-encoding": "identity"}
         lines.update((name.lower(), value) for name, value in headers)
         if request.body or request.method == "POST":
             lines["content-length"] = str(len(request.body))
         outgoing = Outgoing(request.method, request.url, tuple(lines.items()), request.body)
-        return _Open(self, outgoing, body_limit)
+        return _Open(self, outgoing, body_limit, Place(_origin_text(request.url), proxy))
 
     def idle_count(self) -> int:
         """Return how many connections wait for reuse."""
         return sum(map(len, self._idle.values()))
 
-    def connect(self, origin: str) -> Connection:
+    def connect(self, place: Place) -> Connection:
         """Return a new connection; nothing is sent yet."""
         if self._connect is not None:
-            return self._connect(origin)
-        context = self.secure() if origin.startswith("https:") else None
+            return self._connect(place.origin)
+        origin = origin_of(place.origin)
+        context = self.secure() if place.origin.startswith("https:") else None
+        network = TunnelBackend(self._network, place.proxy) if place.proxy else self._network
         if self._settings.http == "fast":
-            return Http11Connection(origin_of(origin), context)
-        return own_connection(origin_of(origin), context, self._settings.idle_expiry)
+            return Http11Connection(origin, context, network)
+        return own_connection(origin, context, self._settings.idle_expiry, network)
 
     def secure(self) -> ssl.SSLContext:
         """Return the one TLS context, made at the first call; call it early to keep that off a request."""
@@ -235,9 +261,9 @@ class Upstream:
             self._context = tls_context()
         return self._context
 
-    async def take(self, origin: str) -> Connection | None:
+    async def take(self, place: Place) -> Connection | None:
         """Take the newest idle connection that is still open, closing dead ones on the way."""
-        idle = self._idle.get(origin)
+        idle = self._idle.get(place)
         if idle is None:
             return None
         while (connection := idle.pop()) is not None:
@@ -246,12 +272,12 @@ class Upstream:
             await connection.aclose()
         return None
 
-    async def give_back(self, origin: str, connection: Connection) -> None:
+    async def give_back(self, place: Place, connection: Connection) -> None:
         """Keep a connection for reuse; close the oldest one over the cap."""
-        idle = self._idle.get(origin)
+        idle = self._idle.get(place)
         if idle is None:
             idle = _FreeList(self._settings.max_idle, self._settings.idle_expiry)
-            self._idle[origin] = idle
+            self._idle[place] = idle
         surplus = idle.push(connection)
         if surplus is not None:
             await surplus.aclose()

@@ -106,7 +106,8 @@ class VertexTokens(Tokens):
 
     async def _made(self) -> Minted:
         deadline = time.monotonic() + self._seconds
-        request = TokenRequest(asyncio.get_running_loop(), self._upstream, deadline)
+        loop = asyncio.get_running_loop()
+        request = TokenRequest(loop, self._upstream, deadline, self._settings.proxy)
         return await anyio.to_thread.run_sync(
             self._make, request, abandon_on_cancel=True, limiter=self._threads
         )

@@ -268,7 +268,7 @@ def test_a9_connections_are_capped_by_the_descriptors(tmp_path: Path) -> None:
     bearer = f"authorization: Bearer {KEY}"
     with (
         running(any_model=True) as upstream,
-        gateway_process(upstream.url, tmp_path, descriptors=200) as served,
+        gateway_process(upstream.url, tmp_path, 200) as served,
     ):
         with raw.connect(served.port) as plug, contextlib.ExitStack() as crowd:
             words = raw.words(raw.CHAT, "#script:long:12 #script:pace:60", stream=True)

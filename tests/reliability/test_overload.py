@@ -376,7 +376,7 @@ def test_d12_without_descriptors_it_recovers(tmp_path: Path) -> None:
     """A gateway that has run out of descriptors serves again when they are back, and its log stays small."""
     with (
         running(any_model=True) as upstream,
-        gateway_process(upstream.url, tmp_path, descriptors=40) as served,
+        gateway_process(upstream.url, tmp_path, 40) as served,
     ):
         with contextlib.ExitStack() as crowd:
             words = raw.words(raw.CHAT, "#script:long:30 #script:pace:50", stream=True)

@@ -98,7 +98,7 @@ class GatewayProcess:
 
 @contextmanager
 def gateway_process(
-    upstream: str, place: Path, *, descriptors: int = 0, **settings: str
+    upstream: str, place: Path, descriptors: int = 0, /, **settings: str
 ) -> Iterator[GatewayProcess]:
     """Run a gateway in front of the simulator at `upstream`.
 
