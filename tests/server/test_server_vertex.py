@@ -11,6 +11,7 @@ import threading
 import time
 import traceback
 from collections.abc import Awaitable, Callable
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -19,6 +20,7 @@ import pytest
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import padding
 from google.auth.compute_engine import _metadata
+from msgspec import structs
 from tests.support.token_service import (
     EMAIL,
     Asked,
@@ -32,10 +34,12 @@ from tests.support.token_service import (
 )
 
 from oaicompat.errors import UpstreamError
+from oaicompat_server.pool import Credential
 from oaicompat_server.secret import Secret
 from oaicompat_server.settings import ConfigError, CredentialSettings
 from oaicompat_server.token_requests import is_trusted
 from oaicompat_server.tokens import Minted, Tokens
+from oaicompat_server.upstream import Upstream
 from oaicompat_server.vertex import VertexTokens, token_source
 
 
@@ -116,6 +120,19 @@ def test_a_key_is_exchanged_for_a_token() -> None:
 
 def _decoded(part: str) -> bytes:
     return base64.urlsafe_b64decode(part + "=" * (-len(part) % 4))
+
+
+def test_a_credential_shows_the_token_and_names_the_account() -> None:
+    async def main() -> None:
+        async with token_service() as service:
+            credential = Credential.of(
+                account(), partial(token_source, upstream=service.upstream())
+            )
+            assert (await credential.proof()).reveal() == "token-1"
+            assert credential.account == EMAIL
+            assert "token-1" not in repr(credential)
+
+    asyncio.run(main())
 
 
 def test_ten_waiters_that_leave_cost_one_call_and_the_next_uses_it() -> None:
@@ -582,6 +599,32 @@ def test_the_metadata_server_is_asked(
         assert "metadata.google.internal" in {each.headers["host"] for each in rig.service.asked}
 
     run(work, CredentialSettings(kind="adc"))
+
+
+def test_tokens_come_through_the_proxy_of_the_credential_but_not_from_the_machine_itself(
+    found: Callable[[str], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    proxy = Secret("http://user:password@127.0.0.1:3128")
+    ways: dict[str, Secret] = {}
+    opening = Upstream.open
+
+    def recorded(self: Upstream, request: Any, headers: Any, limit: Any, proxy: Secret) -> Any:
+        ways[request.url.partition(":")[0]] = proxy
+        return opening(self, request, headers, limit)
+
+    async def by_key(rig: Rig) -> None:
+        await rig.token()
+
+    async def by_machine(rig: Rig) -> None:
+        rig.service.answer = lambda asked: None
+        await rig.error()
+
+    monkeypatch.setattr(Upstream, "open", recorded)
+    run(by_key, structs.replace(account(), proxy=proxy))
+    ping: Any = _metadata.ping
+    monkeypatch.setattr(_metadata, "is_on_gce", lambda request: ping(request, 0.05, 1))
+    run(by_machine, structs.replace(ADC, proxy=proxy))
+    assert ways == {"https": proxy, "http": Secret("")}
 
 
 @pytest.mark.parametrize(
