@@ -75,6 +75,15 @@ def test_one_that_was_away_does_not_make_up_for_it() -> None:
     assert Counter(taken(pool, 200) for _ in range(10))["a"] <= 6
 
 
+def test_regression_what_others_serve_takes_no_turn_from_anybody() -> None:
+    pool = Pool([A, B, credential("n", models=("n",), weight=0.5)])
+    found = []
+    for _ in range(10):
+        assert taken(pool, 0, "n", exclude={A, B}) == "n"
+        found.append(taken(pool, 0))
+    assert Counter(found) == {"a": 5, "b": 5}
+
+
 def test_a_tier_serves_only_where_none_before_it_can() -> None:
     first, second, third = (
         credential("x", priority=1),
@@ -259,6 +268,8 @@ def test_refused_credential_is_out_until_reset() -> None:
     assert pool.all_refused
     assert pool.earliest(0, M) is None
     assert pool.outlook(0, M).refused == 2
+    pool.reset(model=M)
+    assert pool.all_refused
     pool.reset("b")
     assert taken(pool, 0) == "b"
 
@@ -291,47 +302,6 @@ def test_a_token_that_expires_may_be_refused_once() -> None:
     assert taken(pool, 0) == "s"
     spend(pool, 0, refused, only=sourced)
     assert pool.all_refused
-
-
-def test_one_of_a_hundred_probes_first() -> None:
-    pool = Pool([A])
-    spend(pool, 0, LONG, only=A)
-    found = [pool.lease(30, M) for _ in range(100)]
-    probes = [lease for lease in found if lease is not None]
-    assert len(probes) == 1
-    assert pool.probing(30, M)
-    assert taken(pool, 30, retrying=True) == ""
-    probes[0].report(31, None)
-    assert not pool.probing(31, M)
-    assert all(pool.lease(31, M) for _ in range(99))
-
-
-def test_a_probe_that_fails_rests_longer_and_one_that_is_abandoned_passes_on() -> None:
-    pool = Pool([A])
-    spend(pool, 0, failure("rate", 429), only=A)
-    for end in ("abandoned", "about something else", "abandoned"):
-        probe = pool.lease(5, M)
-        assert probe is not None, end
-        assert taken(pool, 5) == ""
-        if end != "abandoned":
-            probe.report(5, failure("request", 400, retryable=False))
-        probe.release()
-    probe = pool.lease(5, M)
-    assert probe is not None
-    probe.report(6, failure("rate", 429))
-    probe.release()
-    assert pool.earliest(6, M) == 15
-    assert taken(pool, 20.9) == ""
-    assert taken(pool, 21) == "a"
-
-
-def test_a_probe_that_runs_for_long_has_passed() -> None:
-    pool = Pool([A])
-    spend(pool, 0, failure("rate", 429), only=A)
-    assert pool.lease(5, M) is not None
-    assert pool.earliest(6, M) == 4
-    assert taken(pool, 9.9) == ""
-    assert taken(pool, 10) == "a"
 
 
 def test_a_conversation_stays_and_only_those_of_a_missing_credential_move() -> None:

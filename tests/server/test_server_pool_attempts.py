@@ -175,6 +175,14 @@ def test_regression_a_spent_quota_tells_clients_to_stop_and_is_never_waited_out(
         assert told.message.endswith("Please try again in 60s.")
 
 
+def test_a_spent_quota_is_told_at_once() -> None:
+    call = attempts(Pool([A]))
+    call.next(0)
+    call.failed(0, quota(2))
+    with pytest.raises(PoolExhaustedError):
+        call.delay(0)
+
+
 def test_a_spent_quota_beside_a_credential_that_returns_soon_asks_to_come_back() -> None:
     pool = Pool([A, B])
     spend(pool, 0, rate(9), only=A)

@@ -158,6 +158,14 @@ def test_what_is_over_makes_room_first() -> None:
     assert taken(pool, 9_000, model="long") == ""
 
 
+def test_of_too_many_the_longest_stay() -> None:
+    pool = Pool([A])
+    for number in range(5_000):
+        told = failure("rate", 429, retry_after=10_000.0 - number)
+        spend(pool, 0, told, only=A, model=f"model {number}")
+    assert taken(pool, 9_000, model="model 0") == ""
+
+
 def test_pools_that_share_a_store_rest_together() -> None:
     async def play() -> None:
         store = MemoryCooldowns()

@@ -87,9 +87,10 @@ class Pool:
         slots = self._usable(now, model, exclude, only, retrying)
         if not slots:
             return None
+        self._served = max(self._served, min(slot.turn for slot in slots))
         slot = choose(slots, sticky, self._served)
-        self._served = take_turn(slot, self._served)
         self._events += 1
+        take_turn(slot, self._served, self._events)
         lease = Lease(self, slot, model, self._events)
         probed = [cell for _, cell in self._about(slot, model) if cell.half_open(now)]
         for cell in probed:

@@ -22,7 +22,7 @@ class Slot:
     """One credential of the pool, and what it is doing.
 
     `own`, `quota` and `door` name what rests together: the credential, those that share its quota, the models
-    behind its front door. `turn` is how much of its share it has served.
+    behind its front door. `turn` is how much of its share it has served, `last` which lease it served last.
     """
 
     __slots__ = (
@@ -30,6 +30,7 @@ class Slot:
         "credential",
         "door",
         "in_flight",
+        "last",
         "out",
         "own",
         "quota",
@@ -49,6 +50,7 @@ class Slot:
         self.in_flight = 0
         self.served = 0
         self.turn = 0.0
+        self.last = 0
         self.out: UpstreamError | None = None
         self.suspect = False
         self.refused = -1
@@ -106,22 +108,21 @@ def choose(slots: Sequence[Slot], sticky: str, served: float = 0.0) -> Slot:
     """Return the slot that serves next, of at least one.
 
     With `sticky`, the conversation's; else the one with the least in flight by weight, and among equals the
-    one that has served the least of its share since `served`, the turn that was last taken.
+    one that has served the least of its share since the turn `served`, or that served longest ago.
     """
     if len(slots) == 1:
         return slots[0]
     if sticky:
         seed = sticky.encode("utf-8", "surrogatepass")
         return max(slots, key=lambda slot: _affinity(seed, slot))
-    return min(slots, key=lambda slot: (_load(slot), max(slot.turn, served)))
+    return min(slots, key=lambda slot: (_load(slot), max(slot.turn, served), slot.last))
 
 
-def take_turn(slot: Slot, served: float) -> float:
-    """Count one more turn and return when it began; one that was away does not make up for what it missed."""
-    begun = max(slot.turn, served)
-    slot.turn = begun + 1.0 / slot.credential.weight
+def take_turn(slot: Slot, served: float, number: int) -> None:
+    """Count one more turn, of lease `number`; one that was away does not make up for what it missed."""
+    slot.turn = max(slot.turn, served) + 1.0 / slot.credential.weight
+    slot.last = number
     slot.served += 1
-    return begun
 
 
 def _load(slot: Slot) -> float:
