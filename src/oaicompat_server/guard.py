@@ -10,6 +10,7 @@ little is kept, and a client that sends more has its first answer and then a clo
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 from typing import Any, ClassVar
 
@@ -376,8 +377,11 @@ def raise_descriptor_limit() -> None:
     except ImportError:
         return
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if soft != hard:
-        try:
-            resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-        except (ValueError, OSError):
-            return
+    if soft == hard:
+        return
+    # macOS calls the hard limit infinite and still refuses more than 10240.
+    for wanted in (hard, 10_240):
+        if wanted > soft or wanted == resource.RLIM_INFINITY:
+            with contextlib.suppress(ValueError, OSError):
+                resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+                return

@@ -29,6 +29,7 @@ from oaicompat_server.settings import (
 )
 from oaicompat_server.simulator import running
 from oaicompat_server.simulator.faults import Head, Repeat
+from oaicompat_server.tokens import Minted, Tokens
 
 SOON = 0.1
 MANY_SOON = 0.5
@@ -136,31 +137,17 @@ def test_a4_whoever_leaves_while_a_retry_is_waited_for_ends_it(stream: bool) -> 
         assert len(raw.calls(served)) == 1
 
 
-class Refreshing:
-    """A source whose one refresh takes a while; who waits for it does not own it."""
-
-    def __init__(self) -> None:
-        self.refreshes = 0
-        self.go = asyncio.Event()
-        self._task: asyncio.Task[Secret] | None = None
-
-    async def token(self) -> Secret:
-        if self._task is None:
-            self._task = asyncio.get_running_loop().create_task(self._refresh())
-        return await asyncio.shield(self._task)
-
-    def renew(self) -> None:
-        self._task = None
-
-    async def _refresh(self) -> Secret:
-        self.refreshes += 1
-        await self.go.wait()
-        return Secret("ya29.fresh")
-
-
 def test_a5_whoever_leaves_during_a_refresh_does_not_end_it() -> None:
     """Clients that leave while a token is refreshed free their slots, and the refresh serves the next one."""
-    source = Refreshing()
+    refreshes: list[float] = []
+    go = asyncio.Event()
+
+    async def mint() -> Minted:
+        refreshes.append(time.monotonic())
+        await go.wait()
+        return Minted(Secret("ya29.fresh"), 3600)
+
+    source = Tokens(mint, "an account", clock=time.monotonic, jitter=lambda: 0.5)
     with running(any_model=True) as upstream:
         account = CredentialSettings(kind="adc", project="a-project", base_url=upstream.url)
         config = Config(credentials=(account,), state=StateSettings(store="memory"))
@@ -178,9 +165,9 @@ def test_a5_whoever_leaves_during_a_refresh_does_not_end_it() -> None:
             with raw.connect(served.port) as plug:
                 plug.sendall(sent)
                 raw.until(lambda: served.idle()["active"] == 1)
-                served.serving.call(source.go.set)
+                served.serving.call(go.set)
                 assert raw.answer(plug)[0] == 200
-            assert source.refreshes == 1
+            assert len(refreshes) == 1
             assert len(raw.calls(served)) == 1
 
 
