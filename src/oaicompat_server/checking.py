@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from msgspec import Struct, structs
 
-from oaicompat.providers.gemini.endpoints import Target, count_tokens_url, headers, models_url
+from oaicompat.providers.gemini.endpoints import count_tokens_url, headers, models_url
 from oaicompat.providers.gemini.errors import decode_error
 from oaicompat_server.listing import fetch_models
 from oaicompat_server.pool import Credential
@@ -24,15 +24,17 @@ class _Post(Struct, frozen=True):
     method: str = "POST"
 
 
-async def check_credential(upstream: Upstream, target: Target, credential: Credential) -> str:
+async def check_credential(upstream: Upstream, credential: Credential, base_url: str) -> str:
     """Return what was seen of a credential that works; raises `OaicompatError` for one that does not."""
+    secret = (await credential.proof()).reveal()
+    target = credential.target(base_url)
     if models_url(target) is not None:
         return f"{len(await fetch_models(upstream, target, credential))} models"
     target = structs.replace(target, model=PROBE_MODEL)
     request = _Post(
         count_tokens_url(target), b'{"contents":[{"role":"user","parts":[{"text":"hi"}]}]}'
     )
-    lines = headers(target, (await credential.proof()).reveal())
+    lines = headers(target, secret, credential.payer)
     async with upstream.open(request, lines, proxy=credential.proxy) as response:
         body = b"".join([chunk async for chunk in response])
     if response.status != 200:

@@ -42,9 +42,10 @@ from oaicompat_server.serving import (
     make_server,
 )
 from oaicompat_server.settings import Config, CredentialSettings
-from oaicompat_server.snapshot import model_map
+from oaicompat_server.snapshot import Sources, model_map
 from oaicompat_server.store.opening import open_store
 from oaicompat_server.upstream import Upstream
+from oaicompat_server.vertex import token_source
 
 _NO_CREDENTIALS = """no credentials. Three ways to go on:
   1. export GEMINI_API_KEY=...   (one key, or several separated by commas)
@@ -152,10 +153,11 @@ async def _serve_on(listening: socket.socket, loaded: Loaded, options: argparse.
             simulator = Simulator(any_model=True)
             await simulator.start()
             config = with_upstream(config, simulator.url, "demo")
-        app = create_app(config, store=store)
+        sources = Sources(token_source)
+        app = create_app(config, store=store, sources=sources)
         server = make_server(app, relay=app.state.relay)
         print(_welcome(config, listening.getsockname()[1], demo), flush=True)
-        reloader = Reloader(app.state.relay, lambda: _load(options))
+        reloader = Reloader(app.state.relay, lambda: _load(options), sources)
         async with nullcontext() if demo else reloading(reloader, loaded):
             await server.serve(sockets=[listening])
         leave_within(EXIT_SECONDS)
@@ -210,10 +212,9 @@ async def _check_credentials(config: Config) -> int:
     upstream = Upstream(config.upstream)
     failed = 0
     for entry in config.credentials:
-        credential = Credential.of(entry)
+        credential = Credential.of(entry, token_source)
         try:
-            target = credential.target(config.upstream.base_url)
-            seen = await check_credential(upstream, target, credential)
+            seen = await check_credential(upstream, credential, config.upstream.base_url)
             print(f"credential {credential.account}: works ({seen})")
         except OaicompatError as error:
             failed += 1
@@ -238,7 +239,9 @@ async def _print_models(config: Config) -> int:
     upstream = Upstream(config.upstream)
     reason = ""
     try:
-        for credential in map(Credential.of, config.credentials):
+        for credential in (
+            Credential.of(entry) for entry in config.credentials if entry.kind == "api_key"
+        ):
             try:
                 found = await fetch_models(
                     upstream, credential.target(config.upstream.base_url), credential

@@ -141,9 +141,10 @@ class ModelList:
         failure: UpstreamError | None = None
         doors: dict[str, bool] = {}
         for credential in settings.pool.credentials:
-            target = credential.target(settings.config.upstream.base_url)
-            if doors.get(credential.door) or models_url(target) is None:
+            # Vertex AI lists no models in this shape.
+            if doors.get(credential.door) or credential.kind != "api_key":
                 continue
+            target = credential.target(settings.config.upstream.base_url)
             lease = settings.pool.lease(now, "", only=credential)
             if lease is None:
                 continue

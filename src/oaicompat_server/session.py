@@ -206,10 +206,11 @@ class Session:
     async def _attempt(self, exchange: Exchange, call: Call, lease: Lease, sentinel: bool) -> None:
         relay = self._relay
         credential = lease.credential
+        self._account = credential.account
+        secret = (await credential.proof()).reveal()
         target = replace(relay.target(credential), model=lease.model)
         request = exchange.begin_attempt(call, target, sentinel=sentinel)
-        self._account = credential.account
-        lines = endpoint_headers(target, (await credential.proof()).reveal())
+        lines = endpoint_headers(target, secret, credential.payer)
         limit = None if exchange.streaming else BODY_CAP
         async with relay.upstream.open(request, lines, limit, credential.proxy) as response:
             exchange.receive_head(call, response.status, response.headers)

@@ -69,6 +69,16 @@ class Tokens:
         self._failures = 0
         self._rest = (0.0, 0.0)
 
+    @property
+    def project(self) -> str:
+        """Return the project that the account is of, "" where that is not known, or not yet."""
+        return ""
+
+    @property
+    def quota_project(self) -> str:
+        """Return the project that is to pay, "" for the one that is called."""
+        return ""
+
     async def token(self) -> Secret:
         """Return a token that is valid now; raises `UpstreamError` where none can be had."""
         now = self._clock()

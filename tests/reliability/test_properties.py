@@ -1,4 +1,4 @@
-"""Properties over generated input, small here and long in `python -m tests.fuzz`: rows I1 to I3 and I6 to I8."""
+"""Properties over generated input, small here and long in `python -m tests.fuzz`: I1 to I3, I6 to I8."""
 
 from __future__ import annotations
 

@@ -24,6 +24,7 @@ from tests.support.witness import Witness
 from oaicompat_server.app import create_app
 from oaicompat_server.auth import App
 from oaicompat_server.guard import Limits
+from oaicompat_server.pool import SourceOf
 from oaicompat_server.relay import Relay
 from oaicompat_server.secret import Secret
 from oaicompat_server.serving import Server, bind, loop_factory, make_server
@@ -131,17 +132,20 @@ def gateway(
     keys: tuple[str, ...] = ("first-key",),
     limits: Limits | None = None,
     witnessed: bool = False,
+    sources: SourceOf | None = None,
 ) -> Iterator[Gateway]:
     """Serve the gateway in front of a simulator (a given one must be running already).
 
     `config` is taken as it is but for the upstream's address, and but for the state, which is in memory unless
     a file is named; `keys` are the credentials when it lists none. With `witnessed` what clients of Responses
-    send and get is kept.
+    send and get is kept; `sources` makes the tokens of Vertex AI.
     """
     if upstream is None:
         with (
             running(any_model=True) as simulator,
-            gateway(config, simulator, keys=keys, limits=limits, witnessed=witnessed) as served,
+            gateway(
+                config, simulator, keys=keys, limits=limits, witnessed=witnessed, sources=sources
+            ) as served,
         ):
             yield served
         return
@@ -154,7 +158,7 @@ def gateway(
     config = structs.replace(config, upstream=settings, server=server, credentials=credentials)
     if config.state.store == "sqlite" and not config.state.path:
         config = structs.replace(config, state=structs.replace(config.state, store="memory"))
-    app = create_app(config, tune=False)
+    app = create_app(config, tune=False, sources=sources)
     witness = Witness(app) if witnessed else None
     with serving(witness or app, limits, app.state.relay) as running_app:
         yield Gateway(running_app, upstream, witness)

@@ -112,7 +112,7 @@ class InputFilePart(PartBase, tag="input_file", kw_only=True, frozen=True):
     filename: str | None = None
     file_id: str | None = None
     file_url: str | None = None
-    detail: Raw = Raw()
+    detail: Detail | None = None
 
 
 class VideoUrl(Wire, frozen=True):
@@ -196,7 +196,7 @@ def _part(part: ContentPart, path: str, notes: Notes) -> Text | Media | Refusal:
             return _file(part.file, f"{path}.file")
         case InputFilePart():
             file = FileData(part.file_data, part.filename, part.file_id, part.file_url)
-            return _file(file, path)
+            return _file(file, path, part.detail)
         case VideoPart():
             return _video(part.video_url, f"{path}.video_url", notes)
         case RefusalPart():
@@ -261,24 +261,25 @@ def _audio(audio: AudioData, path: str) -> Media:
     return Media(mime, normalise(audio.data, where), path=where)
 
 
-def _file(file: FileData, path: str) -> Media:
+def _file(file: FileData, path: str, detail: Detail | None = None) -> Media:
     name = file.filename
     if file.file_data is not None:
         where = f"{path}.file_data"
         if file.file_data[:5].lower() == "data:":
-            return linked(file.file_data, where, name=name, mime=file.format)
+            return linked(file.file_data, where, name=name, mime=file.format, detail=detail)
         mime = file.format or (mime_of(name) if name else None) or sniff(file.file_data)
         if mime is None:
             message = (
                 f"Invalid value for '{where}': neither the file name nor the data tells its type."
             )
             raise InvalidRequestError(message, param=where, code="invalid_value")
-        return Media(mime, normalise(file.file_data, where), name=name, path=where)
+        data = normalise(file.file_data, where)
+        return Media(mime, data, name=name, detail=detail, path=where)
     mime = file.format or (mime_of(name) if name else None)
     if file.file_id is not None:
-        return linked(file.file_id, f"{path}.file_id", name=name, mime=mime)
+        return linked(file.file_id, f"{path}.file_id", name=name, mime=mime, detail=detail)
     if file.file_url is not None:
-        return linked(file.file_url, f"{path}.file_url", name=name, mime=mime)
+        return linked(file.file_url, f"{path}.file_url", name=name, mime=mime, detail=detail)
     raise _missing(f"{path}.file_data")
 
 

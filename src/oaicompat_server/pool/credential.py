@@ -26,6 +26,16 @@ class TokenSource(Protocol):
     A refresh belongs to the source and not to who waits for it: a request that leaves takes no other along.
     """
 
+    @property
+    def project(self) -> str:
+        """Return the project that the account is of, "" where that is not known, or not yet."""
+        ...
+
+    @property
+    def quota_project(self) -> str:
+        """Return the project that is to pay, "" for the one that is called."""
+        ...
+
     async def token(self) -> Secret:
         """Return a token that is valid now; raises `UpstreamError` where none can be had."""
         ...
@@ -114,12 +124,21 @@ class Credential(Struct, frozen=True):
         return f"vertex {location} {self.base_url}".strip()
 
     def target(self, base_url: str) -> Target:
-        """Return where this credential is used; `base_url` is the configured address of the Gemini API."""
+        """Return where this credential is used; `base_url` is the configured address of the Gemini API.
+
+        The project of default credentials may be known only once there was a `proof`.
+        """
         if self.kind == "api_key":
             return Target(base_url=self.base_url or base_url)
         if self.kind == "express":
             return Target("vertex", self.base_url, express=True)
-        return Target("vertex", self.base_url, project=self.project, location=self.location)
+        project = self.project or (self.source.project if self.source else "")
+        return Target("vertex", self.base_url, project=project, location=self.location)
+
+    @property
+    def payer(self) -> str:
+        """Return the project whose quota is used, "" for the one that is called."""
+        return self.source.quota_project if self.source else ""
 
     async def proof(self) -> Secret:
         """Return what the upstream wants to see: the key, or a token that is valid now.

@@ -28,13 +28,19 @@ def encode_hosted(tools: Iterable[HostedTool], context: Context) -> list[Tool]:
     Raises `InvalidRequestError`, param the tool's path, for one that the backend does not have.
     """
     encoded: dict[str, Tool] = {}
+    seen: dict[str, Options] = {}
     for tool in tools:
+        options = _options(tool)
+        if seen.setdefault(tool.kind, options) != options:
+            context.notes.dropped(
+                tool.path, f"a tool of the type {tool.kind!r} stands there already"
+            )
         if tool.kind in encoded:
             continue
         encoder = _ENCODERS.get(tool.kind)
         if encoder is None:
             raise _refused(tool, f"tools of the type {tool.kind[:64]!r} do not exist upstream")
-        encoded[tool.kind] = encoder(tool, _options(tool), context)
+        encoded[tool.kind] = encoder(tool, options, context)
     return list(encoded.values())
 
 
