@@ -28,6 +28,11 @@ _UNPARSABLE = (
 )
 
 
+def counted(size: int) -> int:
+    """Return how many bytes of a body count: all, or none where it is small."""
+    return size if size > _FREE_BYTES else 0
+
+
 class BodyBudget:
     """How many bytes of bodies may be in memory at once; `used` says how many are."""
 
@@ -57,7 +62,8 @@ class Reading:
 
     def hold(self, size: int) -> None:
         """Hold at least as many bytes of the budget; raises a 503 where they are not there."""
-        if size > _FREE_BYTES and size > self._held:
+        size = counted(size)
+        if size > self._held:
             self._budget.take(size - self._held)
             self._held = size
 

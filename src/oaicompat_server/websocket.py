@@ -23,6 +23,7 @@ from oaicompat.dialects.responses.output import error_data
 from oaicompat.errors import InvalidRequestError, OaicompatError
 from oaicompat.events import Frame
 from oaicompat.supplies import Effect, Item, KeepResponse, Needs, Supplies
+from oaicompat_server.bodies import counted
 from oaicompat_server.framing import Receive, Send, common_headers, request_id_of, session_of
 from oaicompat_server.recall import Recall
 from oaicompat_server.relay import Incoming, Relay
@@ -75,6 +76,7 @@ class Connection:
         self._lifetime = lifetime
         self._lanes: dict[str, MemoryObjectSendStream[_Turn]] = {}
         self._turns = 0
+        self._held = 0
         self._closing: tuple[int, OaicompatError | None] | None = None
         self._writing = anyio.Lock()
 
@@ -90,6 +92,7 @@ class Connection:
                     await self._read(group)
                     group.cancel_scope.cancel()
         finally:
+            self._let_go(self._held)
             for queue in self._lanes.values():
                 queue.close()
 
@@ -150,9 +153,13 @@ class Connection:
             queue, turns = anyio.create_memory_object_stream[_Turn](_WAITING)
             self._lanes[lane] = queue
             group.start_soon(self._work, lane, turns)
+        size = counted(len(turn.body))
+        self.relay.bodies.take(size)
+        self._held += size
         try:
             queue.send_nowait(turn)
         except anyio.WouldBlock:
+            self._let_go(size)
             raise InvalidRequestError(
                 f"At most {_WAITING} turns may wait for the one that runs.", status=429
             ) from None
@@ -162,9 +169,14 @@ class Connection:
         with turns:
             async for turn in turns:
                 await self._answer(lane, turn)
+                self._let_go(counted(len(turn.body)))
                 self._turns -= 1
                 if self._closing is not None:
                     await self._close(*self._closing)
+
+    def _let_go(self, size: int) -> None:
+        self.relay.bodies.give(size)
+        self._held -= size
 
     async def _answer(self, lane: str, turn: _Turn) -> None:
         incoming = Incoming(

@@ -20,6 +20,7 @@ from tests.support import raw
 from tests.support.asking import Reply, ask
 from tests.support.gateway import Gateway, gateway
 from tests.support.processes import KEY, gateway_process
+from websockets.sync.client import connect
 
 from oaicompat.exchange import Exchange
 from oaicompat_server import relay
@@ -200,6 +201,28 @@ def test_d4_a_body_counts_until_its_answer_has_ended(served: Gateway) -> None:
         assert 200_000 < served.relay.bodies.used < 210_000
         plug.close()
         raw.until(lambda: served.relay.bodies.used == 0, 0.5)
+
+
+def test_d4_turns_over_websocket_are_counted_too(served: Gateway) -> None:
+    """Turns over WebSocket count as bodies do, also while they wait: one too many is told a 503."""
+
+    def turn(text: str, lane: str) -> str:
+        fields = {"model": "gpt-4o", "input": text, "store": False, "stream_id": lane}
+        return json.dumps({"type": "response.create", **fields})
+
+    with raw.left_idle(served):
+        with connect(f"ws://127.0.0.1:{served.port}/v1/responses") as client:
+            client.send(turn("#script:stall-after:0 " + "x" * MEGA, "a"))
+            client.send(turn("queued behind it " + "x" * 100_000, "a"))
+            raw.until(lambda: served.relay.bodies.used > MEGA + 100_000)
+            client.send(turn("x" * MEGA, "b"))
+            told = json.loads(client.recv(5))
+            assert (told["type"], told["status"]) == ("error", 503)
+            assert told["error"]["code"] == "server_is_overloaded"
+            client.send(turn("small", "c"))
+            while json.loads(client.recv(5))["type"] != "response.completed":
+                pass
+        raw.until(lambda: served.relay.bodies.used == 0)
 
 
 def test_d5_an_upload_without_a_key_is_not_read() -> None:
