@@ -11,6 +11,7 @@ import oaicompat
 from oaicompat import AnswerOptions, Call, Exchange, Options, RememberSignature, Supplies, Target
 from oaicompat.errors import OaicompatError, UpstreamError
 from oaicompat.messages import Signature
+from oaicompat.models import ModelMap
 
 GEMINI = oaicompat.GEMINI_API
 VERTEX = Target(backend="vertex", project="a-project", location="global")
@@ -151,6 +152,48 @@ def test_a_fallback_that_gives_one_choice_leaves_the_others_to_further_calls() -
         exchange.feed(each, answer({"text": "x"}))
         frames = exchange.close(each)
     assert [c["index"] for c in json.loads(frames[0].data)["choices"]] == [0, 1, 2]
+
+
+CHAIN = ModelMap({"chain": ["gemini-2.5-flash", "gemini-3-flash-preview", "gemini-2.5-pro"]})
+
+
+def test_a_call_names_its_fallbacks() -> None:
+    exchange = Exchange("chat", body(model="chain"), models=CHAIN)
+    (call,) = exchange.calls()
+    assert call.model == exchange.model == "gemini-2.5-flash"
+    assert call.fallbacks == ("gemini-3-flash-preview", "gemini-2.5-pro")
+    assert Exchange("chat", body(), models=CHAIN).calls()[0].fallbacks == ()
+
+
+def test_a_fallback_is_encoded_for_what_it_is_and_is_the_model_from_then_on() -> None:
+    exchange = Exchange("chat", body(model="chain", reasoning_effort="low"), models=CHAIN)
+    call, first = begun(exchange)
+    assert "thinkingBudget" in first["generationConfig"]["thinkingConfig"]
+    request = exchange.begin_attempt(call, Target(model=call.fallbacks[0]))
+    assert "gemini-3-flash-preview" in request.url
+    second = json.loads(request.body)["generationConfig"]["thinkingConfig"]
+    assert "thinkingBudget" not in second
+    assert exchange.model == "gemini-3-flash-preview"
+    found = whole(exchange, call, answer({"text": "hi"}))
+    assert found["model"] == exchange.requested_model == "chain"
+
+
+def test_further_calls_begin_with_the_model_that_served() -> None:
+    exchange = Exchange("chat", body(model="chain", n=2), models=CHAIN)
+    (call,) = exchange.calls()
+    exchange.begin_attempt(call, Target(model="gemini-3-flash-preview"))
+    exchange.feed(call, answer({"text": "a"}))
+    assert exchange.close(call) == ()
+    (rest,) = exchange.calls()
+    assert (rest.model, rest.fallbacks) == ("gemini-3-flash-preview", ("gemini-2.5-pro",))
+
+
+def test_an_exchange_begun_again_begins_with_the_first_model() -> None:
+    exchange = Exchange("chat", body(model="chain"), models=CHAIN)
+    (call,) = exchange.calls()
+    exchange.begin_attempt(call, Target(model=call.fallbacks[1]))
+    (again,) = exchange.again().calls()
+    assert again == Call(0, call.model, call.fallbacks)
 
 
 def test_choices_of_a_stream_open_in_order_whoever_answers_first() -> None:

@@ -12,7 +12,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from oaicompat.errors import ModelNotFoundError
-from oaicompat.models import BUILTIN, BUILTIN_ALIASES, PRESETS, ModelMap, Resolved, upstream_name
+from oaicompat.models import (
+    BUILTIN,
+    BUILTIN_ALIASES,
+    PRESETS,
+    ModelMap,
+    Resolved,
+    name_matcher,
+    upstream_name,
+)
 
 
 @pytest.mark.parametrize(
@@ -142,6 +150,64 @@ def test_pathological_patterns_are_fast(pattern: str, name: str) -> None:
     started = time.process_time()
     assert own.resolve(name).rule == "pass"
     assert time.process_time() - started < 0.02
+
+
+@pytest.mark.parametrize(
+    ("targets", "model", "fallbacks"),
+    [
+        ("x", "x", ()),
+        (("x",), "x", ()),
+        (["x", "y", "z"], "x", ("y", "z")),
+        (["models/x", "models/y", "x"], "x", ("y",)),
+        (["y", "x", "y", "x"], "y", ("x",)),
+    ],
+)
+def test_a_name_may_stand_for_several_models(
+    targets: Any, model: str, fallbacks: tuple[str, ...]
+) -> None:
+    own = ModelMap({"a": targets, "b*": targets}, "d")
+    assert own.resolve("a") == Resolved("a", model, "exact", fallbacks)
+    assert own.resolve("models/a") == Resolved("models/a", model, "exact", fallbacks)
+    assert own.resolve("bc") == Resolved("bc", model, "wildcard", fallbacks)
+    assert own.resolve("c").fallbacks == own.resolve("gpt-4o").fallbacks == ()
+
+
+@pytest.mark.parametrize("targets", ["", [], [""], ["x", ""], ["models/"], ["x", "models/"]])
+def test_an_alias_that_names_no_model_is_refused(targets: Any) -> None:
+    with pytest.raises(ValueError, match="'a' names no model"):
+        ModelMap({"a": targets})
+
+
+def test_fallbacks_are_not_looked_up_again() -> None:
+    own = ModelMap({"a": ["b", "gpt-4o"], "b": "c"})
+    assert own.resolve("a") == Resolved("a", "b", "exact", ("gpt-4o",))
+
+
+@given(st.lists(PATTERNS, max_size=4), SHORT, st.booleans())
+def test_names_are_matched_as_the_slow_oracle_does(
+    patterns: list[str], name: str, prefixed: bool
+) -> None:
+    fits = name_matcher(patterns)(f"models/{name}" if prefixed else name)
+    assert fits == any(matches_slowly(pattern, name) for pattern in patterns)
+
+
+@pytest.mark.parametrize(
+    ("patterns", "name", "fits"),
+    [
+        ((), "x", False),
+        (("*",), "", True),
+        (("models/x",), "x", True),
+        (("models/x*",), "xy", True),
+        (("x",), "models/x", True),
+        (("x?",), "xy", False),
+        (("[x]",), "x", False),
+        (("X",), "x", False),
+        (("a", "b*"), "bc", True),
+        (("a*", "b*"), "c", False),
+    ],
+)
+def test_which_names_match(patterns: tuple[str, ...], name: str, fits: bool) -> None:
+    assert name_matcher(patterns)(name) is fits
 
 
 def test_a_map_is_immutable_and_keeps_its_own_copy() -> None:
