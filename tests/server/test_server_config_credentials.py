@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.support.pools import Renewing
 
 from oaicompat_server.config import ConfigError, Loaded, files_of, load, secrets_of
-from oaicompat_server.pool import Credential
-from oaicompat_server.secret import Secret
+from oaicompat_server.pool import Credential, TokenSource
 from oaicompat_server.settings import CredentialSettings
 from oaicompat_server.snapshot import model_map
 
@@ -73,16 +73,9 @@ def test_a_service_account_brings_its_project_and_its_address(tmp_path: Path) ->
     path = key_file(tmp_path)
     asked: list[CredentialSettings] = []
 
-    class Source:
-        async def token(self) -> Secret:
-            return Secret("token")
-
-        def renew(self) -> None:
-            pass
-
-    def source_of(given: CredentialSettings) -> Source:
+    def source_of(given: CredentialSettings) -> TokenSource:
         asked.append(given)
-        return Source()
+        return Renewing()
 
     found = entry(tmp_path, f"kind = 'service_account'\nkey_file = '{path}'")
     assert found.project == "my-project"

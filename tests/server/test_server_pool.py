@@ -8,11 +8,23 @@ from collections import Counter
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from tests.support.pools import A, B, C, D, M, credential, failure, quota, spend, taken, usable
+from tests.support.pools import (
+    A,
+    B,
+    C,
+    D,
+    M,
+    Renewing,
+    credential,
+    failure,
+    quota,
+    spend,
+    taken,
+    usable,
+)
 
 from oaicompat.errors import UpstreamError
 from oaicompat_server.pool import Credential, Pool
-from oaicompat_server.secret import Secret
 
 DAY = 24 * 3600.0
 LONG = failure("rate", 429, retry_after=30)
@@ -272,19 +284,6 @@ def test_refused_credential_is_out_until_reset() -> None:
     assert pool.all_refused
     pool.reset("b")
     assert taken(pool, 0) == "b"
-
-
-class Renewing:
-    """A source of tokens that counts how often it was told to renew."""
-
-    def __init__(self) -> None:
-        self.renewed = 0
-
-    async def token(self) -> Secret:
-        return Secret("token")
-
-    def renew(self) -> None:
-        self.renewed += 1
 
 
 def test_a_token_that_expires_may_be_refused_once() -> None:

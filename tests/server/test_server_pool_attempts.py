@@ -21,7 +21,6 @@ from tests.support.pools import (
 from oaicompat.errors import PoolExhaustedError, UpstreamError
 from oaicompat_server.attempts import Attempts
 from oaicompat_server.pool import Credential, Pool
-from oaicompat_server.secret import Secret
 
 REFUSED = failure("credential", 401, retryable=False)
 
@@ -320,19 +319,6 @@ def test_one_jitter_of_zero_is_no_busy_loop() -> None:
         assert call.wait(3) == 0
     assert pool.lease(3, M) is not None
     assert attempts(pool, jitter=lambda: 0.0).wait(3) == 0.05
-
-
-class Renewing:
-    """A source of tokens that counts how often it was told to renew."""
-
-    def __init__(self) -> None:
-        self.renewed = 0
-
-    async def token(self) -> Secret:
-        return Secret("token")
-
-    def renew(self) -> None:
-        self.renewed += 1
 
 
 def test_a_refused_token_is_renewed_once_and_the_attempt_repeated() -> None:

@@ -22,6 +22,22 @@ def credential(name: str, **fields: Any) -> Credential:
 A, B, C, D = (credential(name) for name in "abcd")
 
 
+class Renewing:
+    """A source of tokens that counts how often it was told to renew."""
+
+    def __init__(self) -> None:
+        self.project = self.quota_project = ""
+        self.renewed = 0
+
+    async def token(self) -> Secret:
+        """Return a token."""
+        return Secret("token")
+
+    def renew(self) -> None:
+        """Count."""
+        self.renewed += 1
+
+
 def failure(
     cause: str,
     status: int = 503,
