@@ -9,6 +9,7 @@ from tests.support.pools import (
     C,
     D,
     M,
+    Renewing,
     attempts,
     credential,
     failure,
