@@ -6,14 +6,40 @@ others are cut a little later, when that has told them itself.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from types import TracebackType
 
 import anyio
 
 from oaicompat.errors import OaicompatError
 
 _FOLLOWERS_SECONDS = 0.25
+
+
+class Cut:
+    """The context of one piece of work; `cancelled_caught` of its scope tells that it was cut."""
+
+    __slots__ = ("_among", "_cuts", "_scope")
+
+    def __init__(self, cuts: Cuts, among: set[anyio.CancelScope]) -> None:
+        self._cuts = cuts
+        self._among = among
+        self._scope = anyio.CancelScope()
+
+    def __enter__(self) -> anyio.CancelScope:
+        self._scope.__enter__()
+        self._among.add(self._scope)
+        if self._cuts.over:
+            self._scope.cancel()
+        return self._scope
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> bool:
+        self._cuts.forget(self._scope)
+        return self._scope.__exit__(kind, error, trace)
 
 
 class Cuts:
@@ -24,24 +50,19 @@ class Cuts:
         self._work: set[anyio.CancelScope] = set()
         self._following: set[anyio.CancelScope] = set()
 
-    @contextmanager
-    def scope(self, *, following: bool = False) -> Iterator[anyio.CancelScope]:
-        """Run work that is cancelled when it is to be cut; the scope's `cancelled_caught` tells that it was."""
-        kept = self._following if following else self._work
-        with anyio.CancelScope() as scope:
-            kept.add(scope)
-            if self.over:
-                scope.cancel()
-            try:
-                yield scope
-            finally:
-                self._work.discard(scope)
-                self._following.discard(scope)
+    def scope(self, *, following: bool = False) -> Cut:
+        """Return a context for work that is cancelled when it is to be cut; it gives the scope to ask."""
+        return Cut(self, self._following if following else self._work)
 
     def follow(self, scope: anyio.CancelScope) -> None:
         """Cut this work later: from now on it only follows the work of others."""
         self._work.discard(scope)
         self._following.add(scope)
+
+    def forget(self, scope: anyio.CancelScope) -> None:
+        """Let go of work that has ended."""
+        self._work.discard(scope)
+        self._following.discard(scope)
 
     async def cut(self) -> None:
         """Stop all of it, and whatever begins from now on."""

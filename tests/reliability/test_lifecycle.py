@@ -106,6 +106,7 @@ def test_h1_sigterm_lets_streams_end_and_tells_the_rest(tmp_path: Path) -> None:
                     assert b"[DONE]" in data or b"response.completed" in data
             assert served.process.wait(5) == 0
             assert 1.0 < time.monotonic() - began < 1.2 + 5
+            assert "Traceback" not in served.log.read_text()
             assert all(record.wait(1) for record in upstream.requests)
 
 
