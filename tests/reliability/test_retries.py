@@ -102,6 +102,7 @@ def test_c2_only_what_can_succeed_is_tried_again(fault: str) -> None:
     with scripted({"one": [fault], "two": []}) as served:
         reply = chat(served, user=user_of(served, ["one", "two"]))
         assert (reply.status == 200) == (fault not in ENDS), reply.content
+        assert reply.status < 500
         asked = called(served)
         assert len(asked) == (1 if fault in ENDS else 2)
         if fault in ROTATES:
@@ -382,13 +383,13 @@ def cut(served: Gateway, after: float) -> None:
 def test_c14_all_attempts_share_one_deadline(stream: bool) -> None:
     """Attempts, their waits and the time in line end with one deadline, not each with its own."""
     settings = UpstreamSettings(
-        first_byte_timeout=0.4, total_timeout=0.9, total_timeout_stream=0.9, attempts=3
+        first_byte_timeout=0.8, total_timeout=1.2, total_timeout_stream=1.2, attempts=3
     )
     with gateway(Config(upstream=settings), keys=("one", "two", "three")) as served:
         for key in ("one", "two", "three"):
             served.simulator.behave(key, ["stall-after:0*"])
         begun = time.monotonic()
         reply = chat(served, stream=stream)
-        assert 0.4 <= time.monotonic() - begun <= 1.0 + 0.2
+        assert 1.1 <= time.monotonic() - begun <= 1.45
         assert reply.status == 504
-        assert 2 <= len(called(served)) <= 3
+        assert len(called(served)) == 2
