@@ -66,6 +66,8 @@ def _timed(message: str, seconds: int) -> str:
 
 def _failed(last: UpstreamError, wait: float) -> OaicompatError:
     seconds = _seconds(wait)
+    if last.cause in REFUSED:
+        return _all_refused(last, others=True)
     limited = last.status == 429
     return PoolExhaustedError(
         _timed(last.message, seconds),
@@ -112,12 +114,15 @@ def _denied(reason: UpstreamError, last: UpstreamError | None) -> OaicompatError
     )
 
 
-def _all_refused(last: UpstreamError | None) -> OaicompatError:
+def _all_refused(last: UpstreamError | None, *, others: bool = False) -> OaicompatError:
+    """Say that credentials were refused: all there are, or all that this call was made with."""
+    which = "Every credential that was tried" if others else "Every configured credential"
     reason = f" {last.message}" if last else ""
     return PoolExhaustedError(
-        f"Every configured credential was refused by the upstream.{reason}",
+        f"{which} was refused by the upstream.{reason}",
         status=503,
         type="server_error",
         code="upstream_credentials_refused",
-        should_retry=False,
+        retry_after=1 if others else None,
+        should_retry=None if others else False,
     )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from contextlib import suppress
 
 import pytest
-from tests.support.pools import A, B, C, attempts, failure, rate, spend
+from tests.support.pools import A, B, C, D, attempts, failure, rate, run, spend
 
 from oaicompat.errors import ModelNotFoundError, OaicompatError, PoolExhaustedError, UpstreamError
 from oaicompat_server.pool import Pool
@@ -138,3 +138,13 @@ def test_what_is_held_is_given_back_at_the_end() -> None:
         call.next(0)
         assert pool.in_flight == 1
     assert pool.in_flight == 0
+
+
+def test_regression_keys_that_are_refused_one_after_the_other_say_so() -> None:
+    pool = Pool([A, B, C, D])
+    tried, error = run(pool, *[failure("credential", 401, retryable=False)] * 3)
+    assert len(tried) == 3
+    assert error is not None
+    assert (error.status, error.code) == (503, "upstream_credentials_refused")
+    assert (error.should_retry, error.retry_after) == (None, 1)
+    assert run(pool, failure("credential", 401, retryable=False))[0] == ["d"]

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from hypothesis.errors import NoSuchExample
 from tests.support.shared import needs_checker, schemas
 
-from oaicompat.testing import responses_requests
+from oaicompat.testing import chat_requests, responses_requests
 from oaicompat.testing.responses import INCLUDE
 from oaicompat.testing.responses_items import input_items
 from oaicompat.testing.responses_tools import tool_choices, tool_lists
@@ -112,3 +112,29 @@ def test_a_store_is_needed_only_where_it_is_asked_for(body: Json) -> None:
     assert not STORED & set(body)
     assert "item_reference" not in json.dumps(body["input"])
     assert "msg_9" not in json.dumps(body["input"])
+
+
+def test_regression_what_is_drawn_is_the_callers_own() -> None:
+    seen: list[Json] = []
+
+    @settings(max_examples=60, deadline=None, database=None)
+    @given(responses_requests(), chat_requests())
+    def spoil(one: Json, other: Json) -> None:
+        for body in (one, other):
+            text = json.dumps(body)
+            assert "spoilt" not in text
+            seen.append(body)
+            _spoil(body)
+
+    spoil()
+    assert seen
+
+
+def _spoil(value: Any) -> None:
+    for each in list(value.values()) if isinstance(value, dict) else value:
+        if isinstance(each, dict | list):
+            _spoil(each)
+    if isinstance(value, dict):
+        value["spoilt"] = True
+    else:
+        value.append("spoilt")

@@ -6,6 +6,7 @@ a JSON format before Gemini 3, streamed WAV) is not drawn together.
 
 from __future__ import annotations
 
+from copy import deepcopy
 from typing import Any
 
 from hypothesis import strategies as st
@@ -224,4 +225,5 @@ def chat_requests(draw: st.DrawFn) -> Json:
     talk = legacy_conversations() if "functions" in tooling else conversations()
     body["messages"] = draw(talk)
     body |= tooling | draw(_scalars()) | draw(_idle())
-    return body
+    # What is drawn from a fixed value is that value, and whoever asked may change what he got.
+    return deepcopy(body)

@@ -6,6 +6,7 @@ that nobody can serve; what some model refuses in combination is not drawn toget
 
 from __future__ import annotations
 
+from copy import deepcopy
 from typing import Any
 
 from hypothesis import strategies as st
@@ -159,7 +160,8 @@ def responses_requests(draw: st.DrawFn, *, stored: bool = False, refused: bool =
         body |= draw(_GOING_ON)
     if refused and not draw(st.integers(0, 4)):
         body["service_tier"] = "ultrafast"
-    return body
+    # What is drawn from a fixed value is that value, and whoever asked may change what he got.
+    return deepcopy(body)
 
 
 def _demanding(body: Json) -> bool:
