@@ -11,6 +11,7 @@ from oaicompat.providers.gemini.endpoints import count_tokens_url, headers, mode
 from oaicompat.providers.gemini.errors import decode_error
 from oaicompat_server.listing import fetch_models
 from oaicompat_server.pool import Credential
+from oaicompat_server.secret import keeping_out
 from oaicompat_server.upstream import Upstream
 
 PROBE_MODEL = "gemini-2.5-flash"
@@ -26,7 +27,7 @@ class _Post(Struct, frozen=True):
 
 async def check_credential(upstream: Upstream, credential: Credential, base_url: str) -> str:
     """Return what was seen of a credential that works; raises `OaicompatError` for one that does not."""
-    secret = (await credential.proof()).reveal()
+    proof = await credential.proof()
     target = credential.target(base_url)
     if models_url(target) is not None:
         return f"{len(await fetch_models(upstream, target, credential))} models"
@@ -34,9 +35,10 @@ async def check_credential(upstream: Upstream, credential: Credential, base_url:
     request = _Post(
         count_tokens_url(target), b'{"contents":[{"role":"user","parts":[{"text":"hi"}]}]}'
     )
-    lines = headers(target, secret, credential.payer)
+    lines = headers(target, proof.reveal(), credential.payer)
     async with upstream.open(request, lines, proxy=credential.proxy) as response:
         body = b"".join([chunk async for chunk in response])
     if response.status != 200:
-        raise decode_error(response.status, response.headers, body, model=PROBE_MODEL)
+        with keeping_out(proof):
+            raise decode_error(response.status, response.headers, body, model=PROBE_MODEL)
     return f"counts tokens of {PROBE_MODEL}"

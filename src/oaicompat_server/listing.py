@@ -19,7 +19,7 @@ from oaicompat.providers.gemini.endpoints import Target, models_url
 from oaicompat.providers.gemini.endpoints import headers as endpoint_headers
 from oaicompat.providers.gemini.errors import decode_error
 from oaicompat_server.pool import Credential
-from oaicompat_server.secret import Secret
+from oaicompat_server.secret import Secret, keeping_out
 from oaicompat_server.snapshot import Snapshot
 from oaicompat_server.upstream import Upstream
 
@@ -49,14 +49,22 @@ class _Get(Struct, frozen=True):
 
 async def fetch_models(upstream: Upstream, target: Target, credential: Credential) -> list[str]:
     """Return the ids of the models that generate content, over all pages; raises `UpstreamError`."""
+    proof = await credential.proof()
+    with keeping_out(proof):
+        return await _fetch_pages(upstream, target, proof, credential.proxy)
+
+
+async def _fetch_pages(
+    upstream: Upstream, target: Target, proof: Secret, proxy: Secret
+) -> list[str]:
     first = models_url(target)
-    lines = endpoint_headers(target, (await credential.proof()).reveal())
+    lines = endpoint_headers(target, proof.reveal())
     found: list[str] = []
     url = first
     for _ in range(_MOST_PAGES):
         if url is None:
             break
-        page = await _fetch_page(upstream, url, lines, credential.proxy)
+        page = await _fetch_page(upstream, url, lines, proxy)
         found += [
             model.name.removeprefix("models/")
             for model in page.models

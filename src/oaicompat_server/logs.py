@@ -7,6 +7,7 @@ that no logger, ours or a library's, can get around it. Bodies are not logged at
 from __future__ import annotations
 
 import asyncio
+import base64
 import logging
 import re
 from collections.abc import Iterable
@@ -77,11 +78,15 @@ def redact(known: Iterable[Secret]) -> None:
 
 
 def _parts(value: str) -> tuple[str, ...]:
-    """Return what in a secret URL is secret by itself: the password."""
+    """Return what in a secret URL is secret by itself: the password, and the login that a proxy is shown."""
     if "://" not in value:
         return ()
     try:
-        password = urlsplit(value).password
+        url = urlsplit(value)
     except ValueError:
         return ()
-    return (password, unquote(password)) if password and len(password) >= _SHORTEST else ()
+    password = url.password
+    if not password or len(password) < _SHORTEST:
+        return ()
+    login = f"{unquote(url.username or '')}:{unquote(password)}".encode()
+    return password, unquote(password), base64.b64encode(login).decode("ascii")

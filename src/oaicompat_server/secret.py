@@ -8,8 +8,13 @@ from __future__ import annotations
 
 import hashlib
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import NoReturn
 
+from oaicompat.errors import OaicompatError
+
+_SHORTEST = 8
 _VISIBLE_ASCII = re.compile(r"[\x21-\x7e]*\Z")
 
 
@@ -43,6 +48,15 @@ class Secret:
         """Return eight hexadecimal digits that tell keys apart and cannot be turned back."""
         return hashlib.sha256(self._value.encode("utf-8")).hexdigest()[:8]
 
+    def kept_out(self, text: str) -> str:
+        """Return a text of somebody else's without the value in it; what is very short is no secret."""
+        return text.replace(self._value, "***") if len(self._value) >= _SHORTEST else text
+
+    def kept_out_of_bytes(self, data: bytes) -> bytes:
+        """Return bytes of somebody else's without the value in them."""
+        known = self._value.encode("utf-8")
+        return data.replace(known, b"***") if len(known) >= _SHORTEST else data
+
     def __bool__(self) -> bool:
         return bool(self._value)
 
@@ -69,3 +83,14 @@ class Secret:
 
     def __reduce__(self) -> NoReturn:
         raise TypeError("a secret is not pickled")
+
+
+@contextmanager
+def keeping_out(secret: Secret) -> Iterator[None]:
+    """Take a secret out of the errors that this block ends with: whoever was shown it may have repeated it."""
+    try:
+        yield
+    except OaicompatError as error:
+        error.message = secret.kept_out(error.message)
+        error.args = (error.message,)
+        raise

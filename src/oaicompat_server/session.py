@@ -37,9 +37,11 @@ from oaicompat_server.framing import (
 from oaicompat_server.pool import Lease
 from oaicompat_server.recall import Recall
 from oaicompat_server.relay import Incoming, Relay, internal_error
+from oaicompat_server.secret import keeping_out
 from oaicompat_server.upstream import BODY_CAP
 
 _TOLD_SECONDS = 1.0
+_ERROR = b'"error"'
 _CALLS_AT_ONCE = 8
 """Upstream calls of one request that may run together: it was admitted as one."""
 
@@ -207,23 +209,27 @@ class Session:
         relay = self._relay
         credential = lease.credential
         self._account = credential.account
-        secret = (await credential.proof()).reveal()
+        proof = await credential.proof()
         target = replace(relay.target(credential), model=lease.model)
         request = exchange.begin_attempt(call, target, sentinel=sentinel)
-        lines = endpoint_headers(target, secret, credential.payer)
+        lines = endpoint_headers(target, proof.reveal(), credential.payer)
         limit = None if exchange.streaming else BODY_CAP
-        async with relay.upstream.open(request, lines, limit, credential.proxy) as response:
-            exchange.receive_head(call, response.status, response.headers)
-            async for data in response:
-                frames = exchange.feed(call, data)
-                if frames:
-                    await self._write(frames)
-                if exchange.failed is not None:
-                    break
-        await self._write(exchange.close(call))
-        failure = exchange.failure(call)
-        if failure is not None:
-            raise failure
+        with keeping_out(proof):
+            async with relay.upstream.open(request, lines, limit, credential.proxy) as response:
+                exchange.receive_head(call, response.status, response.headers)
+                async for data in response:
+                    # Who fails may repeat what it was shown; an answer is not changed.
+                    if _ERROR in data:
+                        data = proof.kept_out_of_bytes(data)
+                    frames = exchange.feed(call, data)
+                    if frames:
+                        await self._write(frames)
+                    if exchange.failed is not None:
+                        break
+            await self._write(exchange.close(call))
+            failure = exchange.failure(call)
+            if failure is not None:
+                raise failure
 
     async def _write(self, frames: tuple[Frame, ...]) -> None:
         self._moved = time.monotonic()
