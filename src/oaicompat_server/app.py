@@ -26,8 +26,8 @@ from oaicompat_server.routes import Router
 from oaicompat_server.settings import Config
 from oaicompat_server.snapshot import snapshot
 from oaicompat_server.store import Store
-from oaicompat_server.store.cooldowns import cooldowns_of
 from oaicompat_server.store.opening import open_store
+from oaicompat_server.store.shared_cooldowns import cooldowns_of
 from oaicompat_server.upkeep import kept_up
 from oaicompat_server.upstream import Upstream
 

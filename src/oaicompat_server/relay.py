@@ -25,11 +25,12 @@ from oaicompat_server.bodies import BodyBudget
 from oaicompat_server.cuts import Cuts
 from oaicompat_server.media_fetch import MediaFetch
 from oaicompat_server.pool import Credential, Pool
-from oaicompat_server.pool.sharing import MemoryCooldowns, Sharing
+from oaicompat_server.pool.sharing import Sharing
 from oaicompat_server.recall import FetchingRecall, Recall, StoredRecall
 from oaicompat_server.settings import Config
 from oaicompat_server.snapshot import Snapshot
 from oaicompat_server.store import SignatureStore, Store
+from oaicompat_server.store.cooldowns import MemoryCooldowns
 from oaicompat_server.upstream import Upstream, waits_of
 
 _PARSE_IN_THREAD = 4 * 1024 * 1024

@@ -24,10 +24,11 @@ from oaicompat.affinity import conversation_key
 from oaicompat.errors import OaicompatError
 from oaicompat.retry import RetryPolicy
 from oaicompat_server.pool import Pool
-from oaicompat_server.pool.sharing import MemoryCooldowns, Sharing
+from oaicompat_server.pool.sharing import Sharing
 from oaicompat_server.secret import Secret
 from oaicompat_server.settings import Config, CredentialSettings, UpstreamSettings
 from oaicompat_server.simulator import Body, Finish, Head
+from oaicompat_server.store.cooldowns import MemoryCooldowns
 
 DAY = 86_400.0
 PATH = "/v1/chat/completions"

@@ -11,9 +11,10 @@ from msgspec import structs
 from tests.support.pools import A, B, M, credential, failure, quota, spend, taken
 
 from oaicompat_server.pool import Credential, Pool
-from oaicompat_server.pool.sharing import Cooldown, MemoryCooldowns, Sharing, shared
+from oaicompat_server.pool.sharing import Sharing, shared
 from oaicompat_server.secret import Secret
 from oaicompat_server.store import StoreError
+from oaicompat_server.store.cooldowns import Cooldown, MemoryCooldowns
 
 LONG = failure("rate", 429, retry_after=30)
 

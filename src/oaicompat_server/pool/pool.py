@@ -17,8 +17,9 @@ from oaicompat_server.pool.budget import RetryBudget
 from oaicompat_server.pool.cells import Cell, CellKind, rule_of
 from oaicompat_server.pool.credential import Credential
 from oaicompat_server.pool.selection import Lease, Slot, choose, take_turn
-from oaicompat_server.pool.sharing import Cooldown, cell_of, cooldown_of
+from oaicompat_server.pool.sharing import cell_of, cooldown_of
 from oaicompat_server.pool.status import describe
+from oaicompat_server.store.cooldowns import Cooldown
 
 REFUSED = frozenset({"credential"})
 """The causes that take a credential out until the settings are loaded again."""

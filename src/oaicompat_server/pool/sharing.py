@@ -12,40 +12,17 @@ import logging
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
-from typing import Literal, Protocol
-
-from msgspec import Struct, structs
+from typing import Protocol
 
 from oaicompat.errors import UpstreamError
 from oaicompat_server.pool.cells import LONGEST, Cell, CellKind
 from oaicompat_server.store import StoreError
+from oaicompat_server.store.cooldowns import Cooldown, CooldownStore
 
 SHARE_SECONDS = 1.0
 _SAME_SECONDS = 0.5
 
-SharedKind = Literal["limit", "overload"]
-
 logger = logging.getLogger("oaicompat")
-
-
-class Cooldown(Struct, frozen=True):
-    """One rest: whose, of what kind, for which model, how many seconds it lasts from now, and why."""
-
-    key: str
-    kind: SharedKind
-    model: str
-    rest: float
-    failures: int
-    cause: str
-    status: int
-    type: str
-    code: str
-    message: str
-
-    @property
-    def name(self) -> tuple[str, str, str]:
-        """Return what there is one row of."""
-        return self.key, self.kind, self.model
 
 
 def cooldown_of(key: tuple[str, CellKind, str], cell: Cell, now: float) -> Cooldown | None:
@@ -85,45 +62,6 @@ def cell_of(row: Cooldown, now: float, number: int) -> Cell:
         upstream_status=row.status,
     )
     return cell
-
-
-class CooldownStore(Protocol):
-    """Keeps rows for all processes that share it; `now` is Unix seconds. Methods may raise `StoreError`."""
-
-    async def put(self, rows: Sequence[Cooldown], now: float) -> None:
-        """Keep rows until their rest is over; of two of one name the one that lasts longer stays."""
-        ...
-
-    async def all(self, now: float) -> tuple[Cooldown, ...]:
-        """Return the rows that still last, with the rest that is left."""
-        ...
-
-    async def clear(self) -> None:
-        """Forget every row."""
-        ...
-
-
-class MemoryCooldowns:
-    """Keeps rows in this process: for tests, and where nothing is to be kept."""
-
-    def __init__(self) -> None:
-        self._rows: dict[tuple[str, str, str], tuple[float, Cooldown]] = {}
-
-    async def put(self, rows: Sequence[Cooldown], now: float) -> None:
-        """Keep rows until their rest is over."""
-        self._rows = {name: kept for name, kept in self._rows.items() if kept[0] > now}
-        for row in rows:
-            until = now + row.rest
-            if until > self._rows.get(row.name, (now, row))[0]:
-                self._rows[row.name] = (until, row)
-
-    async def all(self, now: float) -> tuple[Cooldown, ...]:
-        """Return the rows that still last."""
-        return tuple(_left(row, until - now) for until, row in self._rows.values() if until > now)
-
-    async def clear(self) -> None:
-        """Forget every row."""
-        self._rows.clear()
 
 
 class Sharing:
@@ -212,7 +150,3 @@ async def shared(
         with suppress(asyncio.CancelledError):
             await task
         await exchange()
-
-
-def _left(row: Cooldown, rest: float) -> Cooldown:
-    return structs.replace(row, rest=rest)

@@ -1,138 +1,77 @@
-"""Cooldowns of the pool in the state file and in Redis, so that they outlive a process and are shared.
+"""The cooldowns of the pool as a store keeps them, and those of this process alone.
 
-One rule: on the disk and between machines a cooldown is a moment, read back as the seconds that are left and
-never more than it had; what cannot be read is left out, since a limit is found out anew by meeting it.
+One rule: a row names its subject by a digest and holds no secret; a store knows nothing of the pool, which
+makes rows of what rests and takes it over from them (`pool.sharing`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from sqlite3 import Connection
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
+from typing import Literal, Protocol
 
-import msgspec
-from msgspec import structs
+from msgspec import Struct, structs
 
-from oaicompat_server.pool.sharing import Cooldown, CooldownStore, MemoryCooldowns
-from oaicompat_server.store import Store
-from oaicompat_server.store.database import Database
-from oaicompat_server.store.sqlite import SqliteStore
-
-if TYPE_CHECKING:
-    from oaicompat_server.store.redis_client import Client
-
-_KEY = b"oaicompat:1:cooldowns"
-
-_encode = msgspec.msgpack.Encoder().encode
-_decode = msgspec.msgpack.Decoder(Cooldown).decode
-
-# Moments are those of the Redis server, whose clock all gateways share.
-_PUT = """
-local time = redis.call('TIME')
-local now = time[1] * 1000 + math.floor(time[2] / 1000)
-for at = 1, #ARGV, 3 do
-    local until_ = now + ARGV[at + 1]
-    local known = redis.call('HGET', KEYS[1], ARGV[at])
-    if not known or tonumber(string.match(known, '^%d+')) < until_ then
-        redis.call('HSET', KEYS[1], ARGV[at], string.format('%d:', until_) .. ARGV[at + 2])
-    end
-end
-redis.call('PEXPIRE', KEYS[1], 86400000)
-return 1
-"""
-_ALL = """
-local time = redis.call('TIME')
-local now = time[1] * 1000 + math.floor(time[2] / 1000)
-local rows = redis.call('HGETALL', KEYS[1])
-local found = {}
-for at = 1, #rows, 2 do
-    local until_, body = string.match(rows[at + 1], '^(%d+):(.*)$')
-    local left = until_ and tonumber(until_) - now or 0
-    if left > 0 then
-        found[#found + 1] = left
-        found[#found + 1] = body
-    else
-        redis.call('HDEL', KEYS[1], rows[at])
-    end
-end
-return found
-"""
+SharedKind = Literal["limit", "overload"]
 
 
-def cooldowns_of(store: Store) -> CooldownStore:
-    """Return where cooldowns are kept beside this store: with what it keeps, or in memory."""
-    if isinstance(store, SqliteStore):
-        return SqliteCooldowns(store.database)
-    client = getattr(store, "client", None)
-    return MemoryCooldowns() if client is None else RedisCooldowns(client)
+class Cooldown(Struct, frozen=True):
+    """One rest: whose, of what kind, for which model, how many seconds it lasts from now, and why."""
+
+    key: str
+    kind: SharedKind
+    model: str
+    rest: float
+    failures: int
+    cause: str
+    status: int
+    type: str
+    code: str
+    message: str
+
+    @property
+    def name(self) -> tuple[str, str, str]:
+        """Return what there is one row of."""
+        return self.key, self.kind, self.model
 
 
-class SqliteCooldowns:
-    """Keeps rows in the state file; its owner closes the database."""
-
-    def __init__(self, database: Database) -> None:
-        self._database = database
+class CooldownStore(Protocol):
+    """Keeps rows for all processes that share it; `now` is Unix seconds. Methods may raise `StoreError`."""
 
     async def put(self, rows: Sequence[Cooldown], now: float) -> None:
         """Keep rows until their rest is over; of two of one name the one that lasts longer stays."""
-
-        def job(connection: Connection) -> None:
-            connection.execute("DELETE FROM cooldowns WHERE until <= ?", (now,))
-            connection.executemany(
-                "INSERT INTO cooldowns (name, until, body) VALUES (?, ?, ?) "
-                "ON CONFLICT (name) DO UPDATE SET until = excluded.until, body = excluded.body "
-                "WHERE excluded.until > until",
-                [(_encode(row.name), now + row.rest, _encode(row)) for row in rows],
-            )
-
-        await self._database.write(job)
+        ...
 
     async def all(self, now: float) -> tuple[Cooldown, ...]:
         """Return the rows that still last, with the rest that is left."""
-
-        def job(connection: Connection) -> list[tuple[float, bytes]]:
-            query = "SELECT until - ?, body FROM cooldowns WHERE until > ?"
-            return connection.execute(query, (now, now)).fetchall()
-
-        return _read(await self._database.read(job))
+        ...
 
     async def clear(self) -> None:
         """Forget every row."""
-        await self._database.write(lambda connection: connection.execute("DELETE FROM cooldowns"))
+        ...
 
 
-class RedisCooldowns:
-    """Keeps rows in Redis, for all gateways that use it; its owner closes the client."""
+class MemoryCooldowns:
+    """Keeps rows in this process: for tests, and where nothing is to be kept."""
 
-    def __init__(self, client: Client) -> None:
-        self._client = client
+    def __init__(self) -> None:
+        self._rows: dict[tuple[str, str, str], tuple[float, Cooldown]] = {}
 
     async def put(self, rows: Sequence[Cooldown], now: float) -> None:
-        """Keep rows until their rest is over; of two of one name the one that lasts longer stays."""
-        arguments: list[bytes | int] = []
+        """Keep rows until their rest is over."""
+        self._rows = {name: kept for name, kept in self._rows.items() if kept[0] > now}
         for row in rows:
-            arguments += [_encode(row.name), max(1, round(row.rest * 1000)), _encode(row)]
-        if arguments:
-            await self._client.script(_PUT, [_KEY], arguments)
+            until = now + row.rest
+            if until > self._rows.get(row.name, (now, row))[0]:
+                self._rows[row.name] = (until, row)
 
     async def all(self, now: float) -> tuple[Cooldown, ...]:
-        """Return the rows that still last, with the rest that is left."""
-        found = await self._client.script(_ALL, [_KEY], [])
-        return _read(
-            (left / 1000, body) for left, body in zip(found[::2], found[1::2], strict=True)
-        )
+        """Return the rows that still last."""
+        return tuple(_left(row, until - now) for until, row in self._rows.values() if until > now)
 
     async def clear(self) -> None:
         """Forget every row."""
-        await self._client.script("return redis.call('DEL', KEYS[1])", [_KEY], [])
+        self._rows.clear()
 
 
-def _read(found: Iterable[tuple[float, bytes]]) -> tuple[Cooldown, ...]:
-    rows = []
-    for left, body in found:
-        try:
-            row = _decode(body)
-        except msgspec.MsgspecError:
-            continue
-        rows.append(structs.replace(row, rest=min(left, row.rest)))
-    return tuple(rows)
+def _left(row: Cooldown, rest: float) -> Cooldown:
+    return structs.replace(row, rest=rest)
