@@ -7,6 +7,7 @@ a TLS handshake leaves no socket behind.
 from __future__ import annotations
 
 import ssl
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
 from typing import Any
 
@@ -21,6 +22,8 @@ from oaicompat_server.connection import (
     header_map,
     our_error,
 )
+from oaicompat_server.network import in_turn
+from oaicompat_server.reply import HEAD_BYTES
 
 _CLOSE_SECONDS = 1.0
 
@@ -33,9 +36,11 @@ class _Stream(httpcore.AsyncNetworkStream):
         self._backend = backend
 
     async def read(self, max_bytes: int, timeout: float | None = None) -> bytes:  # noqa: ASYNC109
-        data = await self._stream.read(max_bytes, timeout)
+        wait = self._backend.heading(timeout)
+        data = await self._stream.read(max_bytes, wait)
         if data:
             self._backend.received = True
+            self._backend.size += len(data)
         return data
 
     async def write(self, buffer: bytes, timeout: float | None = None) -> None:  # noqa: ASYNC109
@@ -54,16 +59,50 @@ class _Stream(httpcore.AsyncNetworkStream):
         return _Stream(secured, self._backend)
 
     def get_extra_info(self, info: str) -> Any:
-        return self._stream.get_extra_info(info)
+        try:
+            return self._stream.get_extra_info(info)
+        except Exception:
+            # anyio asks the socket for all that it knows, which fails when the socket has gone.
+            return True if info == "is_readable" else None
 
 
 class _Backend(httpcore.AsyncNetworkBackend):
-    """Remembers the socket of its connection over `inner`, and whether a byte came on it."""
+    """Remembers the socket of its connection over `inner`, whether a byte came on it, and bounds heads.
+
+    httpcore's own limits of a head are one for each of its reads and one for each part of it, so that hints, or
+    a head that drips, could go on for ever.
+    """
 
     def __init__(self, inner: httpcore.AsyncNetworkBackend | None) -> None:
         self._inner = inner or httpcore.AnyIOBackend()
         self.stream: httpcore.AsyncNetworkStream | None = None
         self.received = False
+        self.size = 0
+        self._until: float | None = None
+        self._headed = False
+
+    def begin(self) -> None:
+        """Expect the head of a reply."""
+        self.received = self._headed = False
+        self.size = 0
+        self._until = None
+
+    def headed(self) -> None:
+        """Leave the rest of the reply to others."""
+        self._headed = True
+
+    def heading(self, seconds: float | None) -> float | None:
+        """Return how long the next read may wait, where `seconds` are for all of the head."""
+        if self._headed or seconds is None:
+            return seconds
+        if self.size > HEAD_BYTES:
+            raise httpcore.RemoteProtocolError
+        now = time.monotonic()
+        if self._until is None:
+            self._until = now + seconds
+        if now >= self._until:
+            raise httpcore.ReadTimeout
+        return self._until - now
 
     async def connect_tcp(
         self,
@@ -102,7 +141,7 @@ class HttpcoreConnection:
 
     async def exchange(self, request: Outgoing, waits: Waits) -> tuple[int, Mapping[str, str]]:
         if self._backend is not None:
-            self._backend.received = False
+            self._backend.begin()
         check_sendable(request.headers)
         self._timeouts = {
             "connect": waits.connect,
@@ -121,6 +160,8 @@ class HttpcoreConnection:
             )
         except FAILURES as failure:
             raise our_error(failure, self.received) from None
+        if self._backend is not None:
+            self._backend.headed()
         self._timeouts["read"] = waits.idle
         self._chunks = self._response.aiter_stream()
         return self._response.status, header_map(self._response.headers)
@@ -190,20 +231,25 @@ class NamedNetwork(httpcore.AsyncNetworkBackend):
         local_address: str | None = None,
         socket_options: Iterable[Any] | None = None,
     ) -> httpcore.AsyncNetworkStream:
-        """Connect to the first address of `host` that answers, all within the time."""
+        """Connect to the first address of `host` that answers, each with its share of the time."""
         failure: Exception = httpcore.ConnectError()
+        until = None if timeout is None else time.monotonic() + timeout
         try:
             with anyio.fail_after(timeout):
-                for address in await self._resolve(host):
+                addresses = in_turn(await self._resolve(host))
+                for number, address in enumerate(addresses):
+                    left = None if until is None else max(0.0, until - time.monotonic())
+                    share = None if left is None else left / (len(addresses) - number)
                     try:
                         return await self._inner.connect_tcp(
-                            address, port, timeout, local_address, socket_options
+                            address, port, share, local_address, socket_options
                         )
                     except (httpcore.ConnectError, httpcore.ConnectTimeout) as error:
                         failure = error
         except TimeoutError:
             raise httpcore.ConnectTimeout from None
-        except (OSError, UnicodeError):
+        except (OSError, UnicodeError, AttributeError):
+            # anyio sets options on the socket of a transport, which has none when it was cut at once.
             raise httpcore.ConnectError from None
         raise failure
 

@@ -240,6 +240,8 @@ async def dial(
     """
     stream = await _race(addresses, local)
     plug = stream.get_extra_info("socket")
+    if plug is None:
+        raise OSError("cut at once")
     for option in (*_OPTIONS, *(options or ())):
         plug.setsockopt(*option)
     return stream

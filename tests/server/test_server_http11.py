@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import shutil
 import ssl
-import subprocess
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -14,6 +12,7 @@ import anyio
 import httpcore
 import pytest
 from msgspec import Struct
+from tests.support.certificates import make_certificates, serving, trusting
 
 from oaicompat.errors import UpstreamError
 from oaicompat_server.http11 import Http11Connection
@@ -219,59 +218,17 @@ def test_the_next_address_is_tried_when_the_first_one_refuses() -> None:
     asyncio.run(run())
 
 
-_NEW_KEY = ("-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes")
-_CA = """
-[ca]
-default_ca = d
-[d]
-database = index
-serial = serial
-new_certs_dir = .
-default_md = sha256
-policy = p
-x509_extensions = x
-unique_subject = no
-[p]
-commonName = supplied
-[x]
-subjectAltName = DNS:{host}
-"""
-
-
 @pytest.fixture(scope="module")
 def certificates(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Make a certificate for localhost, one for another name, and one whose days are over."""
-    if shutil.which("openssl") is None:
-        pytest.skip("the openssl program is needed to make certificates")
-    place = tmp_path_factory.mktemp("certificates")
-    (place / "serial").write_text("01")
-    (place / "index").touch()
-    for name, host, end in (
-        ("good", "localhost", "491231000000Z"),
-        ("other", "other.example", "491231000000Z"),
-        ("old", "localhost", "210101000000Z"),
-    ):
-        (place / "ca.cnf").write_text(_CA.format(host=host))
-        key, request = f"{name}.key", f"{name}.csr"
-        new = ("req", "-new", *_NEW_KEY, "-subj", f"/CN={host}", "-keyout", key, "-out", request)
-        sign = ("ca", "-batch", "-selfsign", "-config", "ca.cnf", "-keyfile", key, "-in", request)
-        dates = ("-startdate", "200101000000Z", "-enddate", end, "-notext", "-out", f"{name}.pem")
-        for arguments in (new, (*sign, *dates)):
-            subprocess.run(["openssl", *arguments], cwd=place, capture_output=True, check=True)
-    return place
+    return make_certificates(tmp_path_factory.mktemp("certificates"))
 
 
 def _tls_fetch(certificates: Path, server: str, http: str, handler: Handler = _hello) -> bytes:
     async def run() -> bytes:
-        serving = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        if server != "plain":
-            serving.load_cert_chain(certificates / f"{server}.pem", certificates / f"{server}.key")
-        trusting = ssl.create_default_context()
-        for name in ("good", "other", "old"):
-            trusting.load_verify_locations(certificates / f"{name}.pem")
         settings = UpstreamSettings(connect_timeout=0.5, http=http)  # type: ignore[arg-type]
-        upstream = Upstream(settings, context=trusting)
-        async with _listening(handler, None if server == "plain" else serving) as port:
+        upstream = Upstream(settings, context=trusting(certificates))
+        context = None if server == "plain" else serving(certificates, server)
+        async with _listening(handler, context) as port:
             try:
                 async with upstream.open(Get(f"https://localhost:{port}/x")) as response:
                     return b"".join([chunk async for chunk in response])
