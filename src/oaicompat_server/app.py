@@ -24,12 +24,13 @@ from oaicompat_server.pool.sharing import Sharing, shared
 from oaicompat_server.relay import Relay
 from oaicompat_server.routes import Router
 from oaicompat_server.settings import Config
-from oaicompat_server.snapshot import snapshot
+from oaicompat_server.snapshot import Sources, snapshot
 from oaicompat_server.store import Store
 from oaicompat_server.store.opening import open_store
 from oaicompat_server.store.shared_cooldowns import cooldowns_of
 from oaicompat_server.upkeep import kept_up
 from oaicompat_server.upstream import Upstream
+from oaicompat_server.vertex import token_source
 
 _GC_THRESHOLD = 50_000
 
@@ -55,10 +56,11 @@ def create_app(
 
     `app.state.relay` gives the shared parts. `tune` freezes the garbage collector's view of what was loaded
     by then, which suits a process that only serves. `store`, opened when the application starts where it is
-    not given, is closed when it ends. `sources` makes the tokens of Vertex AI's accounts.
+    not given, is closed when it ends. `sources` gives the token sources of Vertex AI's
+    accounts, by default over google-auth.
     """
     upstream = Upstream(config.upstream)
-    relay = Relay(snapshot(config, sources), upstream)
+    relay = Relay(snapshot(config, sources or Sources(token_source)), upstream)
     relay.background = background = Background(relay)
     listing = ModelList(lambda: relay.settings, upstream)
 
@@ -68,9 +70,7 @@ def create_app(
         relay.sharing = Sharing(relay.pool, cooldowns_of(relay.store))
         upstream.secure()
         if tune:
-            gc.collect()
-            gc.freeze()
-            gc.set_threshold(_GC_THRESHOLD, 20, 20)
+            _freeze()
         try:
             async with kept_up(relay.store), shared(relay.sharing):
                 yield
@@ -86,3 +86,9 @@ def create_app(
     app.router.default = Router(relay, listing)
     app.state.relay = relay
     return app
+
+
+def _freeze() -> None:
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(_GC_THRESHOLD, 20, 20)

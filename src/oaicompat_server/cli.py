@@ -42,7 +42,7 @@ from oaicompat_server.serving import (
     make_server,
 )
 from oaicompat_server.settings import Config, CredentialSettings
-from oaicompat_server.snapshot import Sources, model_map
+from oaicompat_server.snapshot import Snapshot, Sources, model_map, snapshot
 from oaicompat_server.store.opening import open_store
 from oaicompat_server.upstream import Upstream
 from oaicompat_server.vertex import token_source
@@ -150,7 +150,7 @@ async def _serve_on(listening: socket.socket, loaded: Loaded, options: argparse.
         if demo:
             from oaicompat_server.simulator import Simulator
 
-            simulator = Simulator(any_model=True)
+            simulator = Simulator(any_model=True, helpful=True)
             await simulator.start()
             config = with_upstream(config, simulator.url, "demo")
         sources = Sources(token_source)
@@ -200,21 +200,20 @@ def _welcome(config: Config, port: int, demo: bool) -> str:
 
 def _check(options: argparse.Namespace) -> int:
     loaded = _loaded(options)
-    plan_access(loaded.config)
-    model_map(loaded.config)
+    found = snapshot(loaded.config, token_source)
     print(f"settings: {loaded.path or 'no file'}: valid")
-    if not loaded.config.credentials:
+    if not found.pool.credentials:
         raise ConfigError(_NO_CREDENTIALS)
-    return _run(_check_credentials(loaded.config))
+    return _run(_check_credentials(found))
 
 
-async def _check_credentials(config: Config) -> int:
-    upstream = Upstream(config.upstream)
+async def _check_credentials(settings: Snapshot) -> int:
+    upstream = Upstream(settings.config.upstream)
     failed = 0
-    for entry in config.credentials:
-        credential = Credential.of(entry, token_source)
+    for credential in settings.pool.credentials:
         try:
-            seen = await check_credential(upstream, credential, config.upstream.base_url)
+            base_url = settings.config.upstream.base_url
+            seen = await check_credential(upstream, credential, base_url)
             print(f"credential {credential.account}: works ({seen})")
         except OaicompatError as error:
             failed += 1
@@ -237,7 +236,7 @@ def _models(options: argparse.Namespace) -> int:
 async def _print_models(config: Config) -> int:
     """Print what the first credential that works may use."""
     upstream = Upstream(config.upstream)
-    reason = ""
+    reason = "only credentials of kind 'api_key' can list models"
     try:
         for credential in (
             Credential.of(entry) for entry in config.credentials if entry.kind == "api_key"

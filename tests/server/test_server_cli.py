@@ -103,6 +103,30 @@ def test_check_says_which_credential_works(
         assert capsys.readouterr().err.startswith("oaicompat: the model list cannot be read")
 
 
+def test_check_refuses_whatever_serve_refuses(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("GEMINI_API_KEY", "a-key")
+    monkeypatch.setenv("OAICOMPAT_MEDIA__ALLOWED_HOSTS", "127.0.0.1")
+    monkeypatch.setenv("OAICOMPAT_PORT", "0")
+    monkeypatch.setenv("OAICOMPAT_STATE__STORE", "memory")
+    for command in ("check", "serve"):
+        assert main([command]) == 2
+        shown = capsys.readouterr()
+        assert "valid\n" not in shown.out
+        assert "media.allowed_hosts" in shown.err
+
+
+def test_models_says_which_credentials_can_list_them(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    settings = tmp_path / "settings.toml"
+    settings.write_text("[[credentials]]\nkind = 'express'\nkey = 'a-key'\n")
+    settings.chmod(0o600)
+    assert main(["models", "--config", str(settings)]) == 2
+    assert "only credentials of kind 'api_key'" in capsys.readouterr().err
+
+
 def test_explain_prints_model_body_and_notes(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

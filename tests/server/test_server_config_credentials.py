@@ -85,7 +85,7 @@ def test_a_service_account_brings_its_project_and_its_address(tmp_path: Path) ->
     assert credential.target("").project == "my-project"
     own = entry(tmp_path, f"kind = 'service_account'\nkey_file = '{path}'\nproject = 'other-one'")
     assert own.project == "other-one"
-    with pytest.raises(ConfigError, match="google-auth"):
+    with pytest.raises(ConfigError, match="source of tokens"):
         Credential.of(found)
 
 

@@ -77,27 +77,25 @@ class Credential(Struct, frozen=True):
         source = None
         if settings.kind in _SOURCED:
             if source_of is None:
-                raise ConfigError(
-                    f"credentials: kind {settings.kind!r} needs the package google-auth: "
-                    'pip install "oaicompat-server[vertex]"'
-                )
+                raise ConfigError(f"credentials: kind {settings.kind!r} needs a source of tokens")
             source = source_of(settings)
+        email = ""
+        if settings.kind == "service_account":
+            email = service_account(settings.key).client_email
         return cls(
-            settings.key,
-            settings.label,
-            settings.base_url,
-            settings.kind,
-            settings.weight,
-            settings.priority,
-            settings.quota_group,
-            settings.models,
-            settings.project,
-            settings.location or "global",
-            settings.proxy,
-            service_account(settings.key).client_email
-            if settings.kind == "service_account"
-            else "",
-            source,
+            secret=settings.key,
+            label=settings.label,
+            base_url=settings.base_url,
+            kind=settings.kind,
+            weight=settings.weight,
+            priority=settings.priority,
+            quota_group=settings.quota_group,
+            models=settings.models,
+            project=settings.project,
+            location=settings.location or "global",
+            proxy=settings.proxy,
+            email=email,
+            source=source,
         )
 
     @property
