@@ -6,6 +6,7 @@ import base64
 import http.client
 import json
 import struct
+import urllib.request
 from collections.abc import Iterator
 from typing import Any
 
@@ -441,3 +442,38 @@ def test_predict_embeds_on_vertex(simulator: Simulator) -> None:
     _, _, data = send(simulator, "POST", path, asked, Authorization="Bearer t")
     (prediction,) = json.loads(data)["predictions"]
     assert len(prediction["embeddings"]["values"]) == 4
+
+
+@pytest.mark.parametrize(
+    ("text", "name", "called"),
+    [
+        ("What's the weather like in San Francisco?", "get_weather", True),
+        ("What is the current weather?", "get_current_weather", True),
+        ("What is the weather?", "get_current_weather", False),
+        ("How is the weather?", "set_weather", False),
+        ("Hello", "get_weather", False),
+        ("weather #script:long:2", "get_weather", False),
+    ],
+)
+def test_a_helpful_simulator_calls_what_a_question_asks_for(
+    text: str, name: str, called: bool
+) -> None:
+    schema = {"type": "object", "properties": {"location": {"type": "string"}}}
+    body = {
+        "contents": [{"role": "user", "parts": [{"text": text}]}],
+        "tools": [{"functionDeclarations": [{"name": name, "parametersJsonSchema": schema}]}],
+    }
+    with running(helpful=True) as helpful, running() as plain:
+        assert ("functionCall" in _first_part(helpful.url, body)) is called
+        assert "functionCall" not in _first_part(plain.url, body)
+
+
+def _first_part(url: str, body: dict[str, Any]) -> dict[str, Any]:
+    request = urllib.request.Request(
+        f"{url}/v1beta/models/gemini-2.5-flash:generateContent",
+        json.dumps(body).encode(),
+        {"x-goog-api-key": "any", "content-type": "application/json"},
+    )
+    with urllib.request.urlopen(request, timeout=10) as reply:
+        found: dict[str, Any] = json.load(reply)["candidates"][0]["content"]["parts"][0]
+    return found

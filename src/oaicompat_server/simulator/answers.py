@@ -44,11 +44,15 @@ class Answer(msgspec.Struct, frozen=True):
 
 
 class Scene(msgspec.Struct, frozen=True):
-    """A request that was accepted: canonical body, target, current turn."""
+    """A request that was accepted: canonical body, target, current turn.
+
+    `helpful` has questions answered by the tool they ask for.
+    """
 
     request: JSON
     target: Target
     turn: Turn
+    helpful: bool = False
 
     @property
     def config(self) -> JSON:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -54,7 +55,19 @@ def _choose(scene: Scene) -> Answer:
         for name, make in CALLS.items():
             if name in scene.turn.directives and allowed_functions(scene):
                 return make(scene)
-    return _forced(scene) or _plain(scene)
+    return _forced(scene) or _asked_for(scene) or _plain(scene)
+
+
+def _asked_for(scene: Scene) -> Answer | None:
+    """Call what a question asks for: the tool `get_weather`, where it is about the weather."""
+    if not scene.helpful or scene.turn.results or scene.turn.directives:
+        return None
+    words = set(re.findall(r"\w+", scene.turn.text.lower()))
+    for function in allowed_functions(scene):
+        verb, *rest = re.findall(r"[a-z]+", function["name"].lower())
+        if verb == "get" and rest and words.issuperset(rest):
+            return Answer(call_events(scene, [invented_call(function)]))
+    return None
 
 
 def _forced(scene: Scene) -> Answer | None:

@@ -24,7 +24,8 @@ class Simulator:
 
     `keys` maps a credential to its behaviours (see `KeyBook`); every other credential works unless it
     contains "invalid". `foreign_signatures` lets thought signatures pass that were minted elsewhere.
-    `any_model` serves unknown model names as the newest kind of model instead of a 404.
+    `any_model` serves unknown model names as the newest kind of model instead of a 404. `helpful` calls the
+    tool `get_weather` when a question is about the weather, and its like, without being told.
     """
 
     def __init__(
@@ -33,8 +34,9 @@ class Simulator:
         keys: Mapping[str, Sequence[str]] | None = None,
         foreign_signatures: bool = False,
         any_model: bool = False,
+        helpful: bool = False,
     ) -> None:
-        settings = Settings(foreign_signatures=foreign_signatures, any_model=any_model)
+        settings = Settings(foreign_signatures, any_model, helpful)
         scripted = {name: list(steps) for name, steps in (keys or {}).items()}
         self.requests: list[Record] = []
         self._service = Service(settings, scripted)
@@ -170,7 +172,7 @@ def _run_loop(loop: asyncio.AbstractEventLoop) -> None:
 
 async def serve(host: str = "127.0.0.1", port: int = 8046) -> None:
     """Run a simulator until the task is cancelled; any model name is served."""
-    simulator = Simulator(any_model=True)
+    simulator = Simulator(any_model=True, helpful=True)
     await simulator.start(host, port)
     try:
         await asyncio.Event().wait()

@@ -43,6 +43,7 @@ class Settings(msgspec.Struct, frozen=True):
 
     foreign_signatures: bool = False
     any_model: bool = False
+    helpful: bool = False
 
 
 class Service:
@@ -118,7 +119,7 @@ class Service:
         canonical = check_generate(body, target)
         turn = read_turn(canonical.get("contents") or [])
         _raise_scripted(turn, route.model)
-        scene = Scene(canonical, target, turn)
+        scene = Scene(canonical, target, turn, self.settings.helpful)
         said = script.answer(scene)
         if target.streaming:
             bodies = stream_bodies(scene, said, self.serial)
