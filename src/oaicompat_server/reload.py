@@ -55,6 +55,11 @@ class Reloader:
         except ConfigError as error:
             logger.error("settings are not loaded, the old ones stay: %s", error)
             return False
+        except Exception as error:
+            # A file can go while it is looked at. The text of such an error is not ours and may quote anything.
+            kind = type(error).__name__
+            logger.error("settings are not loaded, the old ones stay: unexpected %s", kind)
+            return False
         self._files = files_of(loaded)
         redact(secrets_of(loaded.config))
         for warning in loaded.warnings:
@@ -81,8 +86,11 @@ class Reloader:
             seen = await asyncio.to_thread(_states, self._files)
             if self._again.is_set() or seen == pending:
                 self._again.clear()
+                before = self._files
                 self.reload()
-                known, pending = _states(self._files), None
+                # What changed since it was looked at is still to be seen.
+                known = seen if self._files == before else _states(self._files)
+                pending = None
             else:
                 pending = seen if seen != known else None
 

@@ -144,6 +144,20 @@ class TestH4:
         (record,) = caplog.records
         assert record.getMessage().startswith("settings are not loaded, the old ones stay: ")
 
+    def test_h4_a_file_that_goes_while_it_is_read_ends_nothing(
+        self, settings: Path, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        """What goes wrong unforeseen leaves the old settings in force too, and its text is not logged."""
+        relay: Any = type("Standing", (), {"settings": None})()
+
+        def gone() -> Any:
+            raise FileNotFoundError(f"{settings}: a secret")
+
+        with caplog.at_level(logging.ERROR, "oaicompat"):
+            assert Reloader(relay, gone).reload() is False
+        assert "FileNotFoundError" in caplog.text
+        assert "a secret" not in caplog.text
+
     def test_h4_a_key_is_rotated_under_load(self, settings: Path) -> None:
         """A key that was taken out of the settings is not used once the requests that had it have ended."""
         with gateway(keys=("old-key",)) as served:
