@@ -24,6 +24,7 @@ from oaicompat_server.recall import LEASE_SECONDS, Recall, stored_response, unav
 from oaicompat_server.relay import Incoming, Relay
 from oaicompat_server.session import Session
 from oaicompat_server.store import Store, StoreError
+from oaicompat_server.stored import interrupted
 
 _FLUSH_SECONDS = 0.5
 _RENEW_SECONDS = LEASE_SECONDS / 4
@@ -111,7 +112,7 @@ class Run:
             with self._scope:
                 await self._session.run()
             if not self.ended:
-                await self._session.abort(self._stopped or _lost())
+                await self._session.abort(self._stopped or interrupted())
         except Exception:
             logger.exception("background response %s failed by a fault of the gateway", self._id)
         finally:
@@ -225,7 +226,3 @@ class Run:
     def _tell(self) -> None:
         changed, self._changed = self._changed, anyio.Event()
         changed.set()
-
-
-def _lost() -> OaicompatError:
-    return OaicompatError("The response was interrupted.", status=500, code="interrupted")

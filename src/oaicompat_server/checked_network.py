@@ -7,7 +7,6 @@ differently the second time, a retry or a redirect cannot get around the check (
 from __future__ import annotations
 
 import asyncio
-import socket
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
@@ -16,6 +15,7 @@ import httpcore
 
 from oaicompat_server.addresses import is_public
 from oaicompat_server.network import dial
+from oaicompat_server.resolver import look_up
 
 _LOOKUPS = 4
 """Threads for look-ups: names that hang hold up other downloads, and nothing else."""
@@ -29,23 +29,18 @@ Dial = Callable[[Sequence[tuple[str, int]]], Awaitable[httpcore.AsyncNetworkStre
 
 
 class Names:
-    """Looks names up, in threads of its own."""
+    """Looks names up, in threads of its own, and keeps none: what is asked for is a stranger's choice."""
 
     def __init__(self) -> None:
         self._threads = ThreadPoolExecutor(_LOOKUPS, "media-names")
 
     async def __call__(self, host: str) -> Sequence[str]:
         """Return the addresses of a host; raises `OSError`."""
-        return await asyncio.get_running_loop().run_in_executor(self._threads, _look_up, host)
+        return await asyncio.get_running_loop().run_in_executor(self._threads, look_up, host)
 
     def close(self) -> None:
         """Let the threads end; what was not begun is dropped."""
         self._threads.shutdown(wait=False, cancel_futures=True)
-
-
-def _look_up(host: str) -> list[str]:
-    found = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)
-    return list(dict.fromkeys(str(info[4][0]) for info in found))
 
 
 class CheckedNetwork(httpcore.AsyncNetworkBackend):

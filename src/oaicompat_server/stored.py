@@ -67,8 +67,7 @@ class Stored:
         response = await self._store.find(self._owner, response_id)
         if response is None or not self._is_lost(response):
             return response
-        error = OaicompatError("The response was interrupted.", status=500, code="interrupted")
-        return await self._break_off(response, error)
+        return await self._break_off(response, interrupted())
 
     async def cancel(self, response: StoredResponse) -> bytes | None:
         """End a response as cancelled and return the Response object; one that has ended stays as it is.
@@ -140,6 +139,11 @@ class Stored:
         if await self._store.save(self._owner, ended, broken.frames, time.time()):
             return ended
         return await self._store.find(self._owner, response.id)
+
+
+def interrupted() -> OaicompatError:
+    """Return the error of a response whose making stopped, nobody knows why."""
+    return OaicompatError("The response was interrupted.", status=500, code="interrupted")
 
 
 def not_found(response_id: str) -> OaicompatError:

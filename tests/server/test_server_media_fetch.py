@@ -352,7 +352,7 @@ def test_look_ups_that_hang_take_four_threads_and_no_more(monkeypatch: pytest.Mo
         return []
 
     async def run() -> None:
-        monkeypatch.setattr("oaicompat_server.checked_network.socket.getaddrinfo", hanging)
+        monkeypatch.setattr("oaicompat_server.resolver.socket.getaddrinfo", hanging)
         names = Names()
         network = CheckedNetwork(names)
         before = threading.active_count()
