@@ -148,7 +148,8 @@ class Client:
             self._count_words(text, word, body)
         elif not complete and not fault:
             self._tally.example("an error without a fault", body)
-        if not chat and complete:
+        # What a faulty answer leaves out, its question would tell the upstream once more.
+        if not chat and complete and not fault:
             self._previous = _id_of(body) or self._previous
 
     def _count_words(self, text: str, word: str, body: bytes) -> None:
