@@ -19,12 +19,11 @@ from oaicompat.dialects import Keep
 from oaicompat.errors import OaicompatError
 from oaicompat.events import Frame
 from oaicompat.exchange import Exchange
-from oaicompat.providers.gemini.endpoints import Target
 from oaicompat_server.admission import Admission
 from oaicompat_server.bodies import BodyBudget
 from oaicompat_server.cuts import Cuts
 from oaicompat_server.media_fetch import MediaFetch
-from oaicompat_server.pool import Credential, Pool
+from oaicompat_server.pool import Pool
 from oaicompat_server.pool.sharing import Sharing
 from oaicompat_server.recall import FetchingRecall, Recall, StoredRecall
 from oaicompat_server.settings import Config
@@ -121,10 +120,6 @@ class Relay:
         self.upstream.waits = waits_of(settings.config.upstream)
         self.sharing.pool = settings.pool
         self.settings = settings
-
-    def target(self, credential: Credential) -> Target:
-        """Return where this credential is used."""
-        return credential.target(self.config.upstream.base_url)
 
     @property
     def leases(self) -> int:

@@ -181,20 +181,24 @@ class Session:
             raise failures[0]
 
     async def _call(self, exchange: Exchange, call: Call) -> None:
-        """Run one call to its end, over as many attempts as the rules allow."""
-        relay = self._relay
+        """Run one call to its end, over as many attempts as the rules allow.
+
+        All of them go by the settings in force at its beginning: a key is shown only where it was set for.
+        """
+        settings = self._relay.settings
+        base_url = settings.config.upstream.base_url
         with Attempts(
-            relay.pool,
-            relay.settings.policy,
+            settings.pool,
+            settings.policy,
             (call.model, *call.fallbacks),
             deadline=self._deadline,
             jitter=random.random,
-            sticky=relay.sticky(exchange, self._incoming),
+            sticky=self._relay.sticky(exchange, self._incoming),
         ) as attempts:
             while True:
                 lease = await _leased(attempts)
                 try:
-                    await self._attempt(exchange, call, lease, attempts.sentinel)
+                    await self._attempt(exchange, call, lease, base_url, attempts.sentinel)
                 except (UpstreamError, ModelNotFoundError) as error:
                     attempts.failed(time.monotonic(), error)
                     if exchange.call_committed(call) or self._reply.ended:
@@ -205,17 +209,19 @@ class Session:
                     attempts.succeeded(time.monotonic())
                     return
 
-    async def _attempt(self, exchange: Exchange, call: Call, lease: Lease, sentinel: bool) -> None:
-        relay = self._relay
+    async def _attempt(
+        self, exchange: Exchange, call: Call, lease: Lease, base_url: str, sentinel: bool
+    ) -> None:
         credential = lease.credential
         self._account = credential.account
         proof = await credential.proof()
-        target = replace(relay.target(credential), model=lease.model)
+        target = replace(credential.target(base_url), model=lease.model)
         request = exchange.begin_attempt(call, target, sentinel=sentinel)
         lines = endpoint_headers(target, proof.reveal(), credential.payer)
         limit = None if exchange.streaming else BODY_CAP
         with keeping_out(proof):
-            async with relay.upstream.open(request, lines, limit, credential.proxy) as response:
+            opened = self._relay.upstream.open(request, lines, limit, credential.proxy)
+            async with opened as response:
                 exchange.receive_head(call, response.status, response.headers)
                 async for data in response:
                     # Who fails may repeat what it was shown; an answer is not changed.

@@ -190,6 +190,31 @@ class TestH4:
             assert set(after) == {"new-key"}
             assert served.idle()["leases"] == 0
 
+    def test_h4_a_call_that_waits_shows_its_key_only_where_it_was_set_for(
+        self, settings: Path
+    ) -> None:
+        """A retry uses the address and the key that its call began with, whatever is in force by then."""
+        replies: list[int] = []
+        with gateway(keys=("old-key",)) as served, running(any_model=True) as other:
+            served.simulator.behave("old-key", ["429:rate:1"])
+            other.behave("new-key", [])
+            thread = threading.Thread(target=lambda: replies.append(asked(served)[0]))
+            thread.start()
+            until = time.monotonic() + 5
+            while not served.simulator.requests:
+                assert time.monotonic() < until
+                time.sleep(0.01)
+            settings.write_text("[[credentials]]\nkey = 'new-key'\n")
+            flags = {"upstream.base_url": other.url}
+            made = Reloader(served.relay, lambda: load(settings, environ={}, flags=flags))
+            assert served.serving.call(made.reload)
+            thread.join()
+            assert replies == [200]
+            assert [record.key for record in served.simulator.requests] == ["old-key"] * 2
+            assert other.requests == []
+            assert asked(served)[0] == 200
+            assert [record.key for record in other.requests] == ["new-key"]
+
     def test_h4_what_rests_goes_on_resting(self, settings: Path) -> None:
         """Cooldowns are kept when settings are loaded anew."""
         with gateway(keys=("old-key",)) as served:

@@ -470,11 +470,11 @@ def test_frames_of_one_upstream_read_leave_in_one_write(served: Gateway) -> None
 def test_bug_in_one_request_is_opaque_and_hurts_nobody_else(
     served: Gateway, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    def broken(credential: object) -> object:
+    def broken(*_: object) -> object:
         raise RuntimeError("sentinel detail")
 
     with monkeypatch.context() as patch:
-        patch.setattr(served.relay, "target", broken)
+        patch.setattr(served.relay.upstream, "open", broken)
         reply = ask(served)
     assert reply.status == 500
     assert "sentinel" not in reply.body.decode()
