@@ -47,7 +47,7 @@ class Models:
         body = await read_body(context.headers, context.receive, self._limit)
         try:
             wanted = msgspec.json.decode(body, type=_Detect)
-        except (msgspec.DecodeError, RecursionError):
+        except (msgspec.DecodeError, UnicodeError, RecursionError):
             raise InvalidRequestError("The body must be an object with a string 'model'.") from None
         if not wanted.model:
             raise InvalidRequestError("Missing required parameter: 'model'.", param="model")

@@ -8,6 +8,7 @@ and denials are; a key that is itself invalid is out for all.
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Sequence
+from copy import copy
 from typing import Any
 
 from msgspec import Struct
@@ -117,6 +118,8 @@ class Pool:
         """Take the outcome of a lease: None for success, else the error whose `cause` decides."""
         self._events += 1
         slot = lease.slot
+        # What was raised holds its request, body and all, by its traceback; a cooldown outlives that by far.
+        error = copy(error)
         if error is None:
             slot.suspect = False
             for key, cell in self._about(slot, lease.model):
