@@ -16,7 +16,7 @@ from msgspec.structs import replace
 from oaicompat.errors import ModelNotFoundError, OaicompatError, UpstreamError
 from oaicompat.retry import GiveUp, RetryPolicy
 from oaicompat_server.exhaustion import OF_CREDENTIALS, exhausted
-from oaicompat_server.pool import DENIED, REFUSED, Credential, Lease, Pool
+from oaicompat_server.pool import DENIED, REFUSED, Credential, Lease, Pool, Wanted
 
 _AS_IT_IS = frozenset({"empty", "malformed", "signature"})
 _ELSEWHERE = OF_CREDENTIALS | {"overload", "network"}
@@ -211,15 +211,17 @@ class Attempts:
         return True
 
     def _take(self, now: float) -> Lease | None:
-        stays = self._stays
-        if stays and (lease := self._pool.lease(now, self.model, only=stays, retrying=True)):
-            return lease
+        if self._stays is not None:
+            lease = self._pool.lease(now, Wanted(self.model, only=self._stays, retrying=True))
+            if lease is not None:
+                return lease
         again = self._made > 0
-        return self._pool.lease(now, self.model, self._tried, sticky=self._sticky, retrying=again)
+        wanted = Wanted(self.model, self._tried, sticky=self._sticky, retrying=again)
+        return self._pool.lease(now, wanted)
 
     def _peek(self, now: float, model: str) -> Credential | None:
         again = self._made > 0
-        return self._pool.peek(now, model, self._spent(model), retrying=again)
+        return self._pool.peek(now, Wanted(model, self._spent(model), retrying=again))
 
     def _spent(self, model: str) -> set[Credential]:
         """Return the credentials that are not asked again for this model."""

@@ -18,7 +18,7 @@ from oaicompat.errors import OaicompatError, UpstreamError, UpstreamProtocolErro
 from oaicompat.providers.gemini.endpoints import Target, models_url
 from oaicompat.providers.gemini.endpoints import headers as endpoint_headers
 from oaicompat.providers.gemini.errors import decode_error
-from oaicompat_server.pool import Credential
+from oaicompat_server.pool import Credential, Wanted
 from oaicompat_server.secret import Secret, keeping_out
 from oaicompat_server.snapshot import Snapshot
 from oaicompat_server.upstream import Upstream
@@ -153,7 +153,7 @@ class ModelList:
             if doors.get(credential.door) or credential.kind != "api_key":
                 continue
             target = credential.target(settings.config.upstream.base_url)
-            lease = settings.pool.lease(now, "", only=credential)
+            lease = settings.pool.lease(now, Wanted("", only=credential))
             if lease is None:
                 continue
             with lease:

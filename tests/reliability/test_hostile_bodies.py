@@ -26,7 +26,7 @@ from oaicompat.models import ModelMap, name_matcher
 from oaicompat.notes import Notes
 from oaicompat.providers.gemini.endpoints import Target
 from oaicompat.providers.gemini.json_schema import prepare, to_openapi
-from oaicompat_server.pool import Credential, Pool
+from oaicompat_server.pool import Credential, Pool, Wanted
 from oaicompat_server.secret import Secret
 from oaicompat_server.settings import Config, UpstreamSettings
 
@@ -354,7 +354,7 @@ def test_d13_invented_model_names_fill_no_pool() -> None:
     error = UpstreamError("limited", status=429, cause="rate", retry_after=3600.0)
 
     def fail(number: int) -> None:
-        lease = pool.lease(0.0, f"model-{number}")
+        lease = pool.lease(0.0, Wanted(f"model-{number}"))
         assert lease is not None
         lease.report(0.0, error)
         lease.release()

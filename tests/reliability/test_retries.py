@@ -11,19 +11,18 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from email.utils import formatdate
-from itertools import count, pairwise
+from itertools import pairwise
 from typing import Any
 
 import openai
 import pytest
 from tests.support.asking import Reply, ask
 from tests.support.gateway import Gateway, gateway
-from tests.support.pools import M, attempts, credential, failure, rate, spend
+from tests.support.pools import M, attempts, credential, failure, rate, spend, user_of
 
-from oaicompat.affinity import conversation_key
 from oaicompat.errors import OaicompatError
 from oaicompat.retry import RetryPolicy
-from oaicompat_server.pool import Pool
+from oaicompat_server.pool import Pool, Wanted
 from oaicompat_server.pool.sharing import Sharing
 from oaicompat_server.secret import Secret
 from oaicompat_server.settings import Config, CredentialSettings, UpstreamSettings
@@ -32,21 +31,6 @@ from oaicompat_server.store.cooldowns import MemoryCooldowns
 
 DAY = 86_400.0
 PATH = "/v1/chat/completions"
-
-
-def user_of(served: Gateway, order: Sequence[str]) -> str:
-    """Return a user whose conversation goes to the credentials in this order."""
-    pool = served.relay.pool
-    now = time.monotonic()
-    for number in count():
-        user = f"user-{number}"
-        sticky = conversation_key(json.dumps({"user": user}).encode(), ())
-        tried: list[Any] = []
-        for _ in order:
-            tried.append(pool.peek(now, "untouched", tried, sticky=sticky))
-        if [each.account for each in tried] == list(order):
-            return user
-    raise AssertionError
 
 
 def chat(served: Gateway, text: str = "hello", model: str = M, **more: Any) -> Reply:
@@ -101,7 +85,7 @@ ENDS = ["400", "403", "404", "413"]
 def test_c2_only_what_can_succeed_is_tried_again(fault: str) -> None:
     """A failure that may pass, or that another credential may not have, is tried again; no other is."""
     with scripted({"one": [fault], "two": []}) as served:
-        reply = chat(served, user=user_of(served, ["one", "two"]))
+        reply = chat(served, user=user_of(served.relay.pool, ["one", "two"]))
         assert (reply.status == 200) == (fault not in ENDS), reply.content
         assert reply.status < 500
         asked = called(served)
@@ -273,7 +257,7 @@ def test_c9_a_denial_is_asked_again_ever_more_rarely() -> None:
     pool = Pool([a])
     asked = []
     for now in range(0, 2 * 86_400, 60):
-        lease = pool.lease(now, M)
+        lease = pool.lease(now, Wanted(M))
         if lease is not None:
             asked.append(now)
             with lease:
@@ -332,7 +316,7 @@ def test_c13_the_work_is_spread_evenly() -> None:
     served: Counter[str] = Counter()
     held = []
     for number in range(10_000):
-        lease = pool.lease(number / 100, M)
+        lease = pool.lease(number / 100, Wanted(M))
         assert lease is not None
         served[lease.credential.account] += 1
         held.append(lease)

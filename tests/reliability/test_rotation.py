@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import json
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from itertools import count
 from pathlib import Path
 from typing import Any
 
 import pytest
 from tests.support.asking import Reply, ask
 from tests.support.gateway import Gateway, gateway
+from tests.support.pools import user_of
 
-from oaicompat.affinity import conversation_key
 from oaicompat_server.settings import Config, ModelSettings, StateSettings
 from oaicompat_server.simulator import Simulator, running
 
@@ -44,19 +41,6 @@ def chat(served: Gateway, **fields: Any) -> Reply:
 def calls(simulator: Simulator) -> list[Any]:
     """Return the calls that reached the upstream."""
     return [record for record in simulator.requests if record.method == "POST"]
-
-
-def user_of(served: Gateway, order: Sequence[str]) -> str:
-    """Return a user whose conversation goes to the credentials in this order."""
-    pool = served.relay.pool
-    for number in count():
-        sticky = conversation_key(json.dumps({"user": f"user-{number}"}).encode(), ())
-        tried: list[Any] = []
-        for _ in order:
-            tried.append(pool.peek(time.monotonic(), "untouched", tried, sticky=sticky))
-        if [each.account for each in tried] == list(order):
-            return f"user-{number}"
-    raise AssertionError
 
 
 RATE, DAY, DEAD, BUSY, SHORT = "429:rate:30", "429:day:1", "400:key", "503", "429:rate:0.1"
@@ -96,7 +80,7 @@ def test_rotation_script(
     behaviours: dict[str, list[str]], asked: str, status: int, wait: int | None
 ) -> None:
     with scripted(behaviours) as served:
-        reply = chat(served, user=user_of(served, list(behaviours)))
+        reply = chat(served, user=user_of(served.relay.pool, list(behaviours)))
         assert "".join(record.key for record in calls(served.simulator)) == asked
         assert reply.status == status, reply.content
         told = reply.headers.get("retry-after")
@@ -150,7 +134,7 @@ def test_interleaved_conversations_keep_their_signatures_and_their_credential() 
 
 def test_a_conversation_goes_on_elsewhere_while_its_credential_rests() -> None:
     with scripted({key: [] for key in KEYS}) as served:
-        user = user_of(served, KEYS)
+        user = user_of(served.relay.pool, KEYS)
         served.simulator.behave("a", [RATE])
         for _ in range(3):
             assert chat(served, user=user).status == 200

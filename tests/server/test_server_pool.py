@@ -24,7 +24,7 @@ from tests.support.pools import (
 )
 
 from oaicompat.errors import UpstreamError
-from oaicompat_server.pool import Credential, Pool
+from oaicompat_server.pool import Credential, Pool, Wanted
 
 DAY = 24 * 3600.0
 LONG = failure("rate", 429, retry_after=30)
@@ -44,7 +44,7 @@ def test_the_same_credential_twice_is_one() -> None:
 
 def test_who_has_the_least_to_do_serves() -> None:
     pool = Pool([A, B])
-    held = [pool.lease(0, M) for _ in range(4)]
+    held = [pool.lease(0, Wanted(M)) for _ in range(4)]
     assert [lease.credential.account for lease in held if lease] == ["a", "b", "a", "b"]
     for lease in held[1::2]:
         assert lease is not None
@@ -55,7 +55,7 @@ def test_who_has_the_least_to_do_serves() -> None:
 
 def test_a_lease_given_back_twice_counts_once() -> None:
     pool = Pool([A])
-    lease = pool.lease(0, M)
+    lease = pool.lease(0, Wanted(M))
     assert lease is not None
     for _ in range(2):
         lease.release()
@@ -65,18 +65,18 @@ def test_a_lease_given_back_twice_counts_once() -> None:
 def test_peek_tells_what_lease_does_and_changes_nothing() -> None:
     pool = Pool([A, B, C])
     for _ in range(7):
-        seen = pool.peek(0, M)
+        seen = pool.peek(0, Wanted(M))
         assert seen is not None
-        assert seen == pool.peek(0, M)
+        assert seen == pool.peek(0, Wanted(M))
         assert taken(pool, 0) == seen.account
-    assert Pool([]).peek(0, M) is None
+    assert Pool([]).peek(0, Wanted(M)) is None
 
 
 def test_weights_are_shares_of_turns_and_of_what_is_in_flight() -> None:
     heavy, light = credential("h", weight=3.0), credential("l", weight=1.0)
     pool = Pool([light, heavy])
     assert Counter(taken(pool, 0) for _ in range(400)) == {"h": 300, "l": 100}
-    held = [pool.lease(0, M) for _ in range(40)]
+    held = [pool.lease(0, Wanted(M)) for _ in range(40)]
     assert Counter(lease.credential.account for lease in held if lease) == {"h": 30, "l": 10}
 
 
@@ -171,7 +171,7 @@ def test_cooldown_grows_by_steps_and_success_resets_it() -> None:
 
 def test_what_failed_together_is_one_failure() -> None:
     pool = Pool([A])
-    held = [pool.lease(0, M) for _ in range(10)]
+    held = [pool.lease(0, Wanted(M)) for _ in range(10)]
     for lease in held:
         assert lease is not None
         lease.report(1, failure("rate", 429))
@@ -180,7 +180,7 @@ def test_what_failed_together_is_one_failure() -> None:
 
 def test_a_success_that_began_before_the_limit_does_not_lift_it() -> None:
     pool = Pool([A])
-    early, other = pool.lease(0, M), pool.lease(0, M)
+    early, other = pool.lease(0, Wanted(M)), pool.lease(0, Wanted(M))
     assert early is not None
     assert other is not None
     other.report(1, LONG)
@@ -255,7 +255,7 @@ def test_a_run_of_failures_rests_the_model_behind_a_door_and_no_key(
 
 def test_one_success_ends_an_outage_though_it_began_before() -> None:
     pool = Pool([A, B])
-    early = pool.lease(0, M)
+    early = pool.lease(0, Wanted(M))
     assert early is not None
     for _ in range(5):
         spend(pool, 0, failure("overload"), only=A)
@@ -290,7 +290,7 @@ def test_a_token_that_expires_may_be_refused_once() -> None:
     sourced = credential("s", kind="adc", source=Renewing())
     pool = Pool([sourced])
     refused = failure("credential", 401)
-    together = [pool.lease(0, M) for _ in range(5)]
+    together = [pool.lease(0, Wanted(M)) for _ in range(5)]
     for lease in together:
         assert lease is not None
         with lease:
@@ -342,7 +342,7 @@ def test_law_a_lease_is_usable_and_none_means_none_is(
     now = 0.0
     for each, cause, passed in steps:
         now += passed
-        lease = pool.lease(now, M, only=each)
+        lease = pool.lease(now, Wanted(M, only=each))
         if lease is not None:
             with lease:
                 lease.report(now, failure(cause) if cause else None)

@@ -21,7 +21,7 @@ from tests.support.pools import (
 
 from oaicompat.errors import PoolExhaustedError, UpstreamError
 from oaicompat_server.attempts import Attempts
-from oaicompat_server.pool import Credential, Pool
+from oaicompat_server.pool import Credential, Pool, Wanted
 
 REFUSED = failure("credential", 401, retryable=False)
 
@@ -276,7 +276,7 @@ def test_waits_in_line_are_five_seconds_in_all() -> None:
 def test_a_probe_under_way_is_waited_for() -> None:
     pool = Pool([A])
     spend(pool, 0, rate(10), only=A)
-    probe = pool.lease(10, M)
+    probe = pool.lease(10, Wanted(M))
     assert probe is not None
     with attempts(pool) as call:
         assert 0 < call.wait(10) <= 0.1
@@ -292,7 +292,7 @@ def test_regression_who_comes_back_with_its_credential_waits_for_the_probe() -> 
         call.next(0)
         call.failed(0, rate(2))
         now = call.delay(0)
-        probe = pool.lease(now, M)
+        probe = pool.lease(now, Wanted(M))
         assert probe is not None
         assert 0 < call.wait(now) <= 0.1
         probe.report(now, None)
@@ -318,7 +318,7 @@ def test_one_jitter_of_zero_is_no_busy_loop() -> None:
     with attempts(pool, jitter=lambda: 0.0) as call:
         assert call.wait(0) == 3
         assert call.wait(3) == 0
-    assert pool.lease(3, M) is not None
+    assert pool.lease(3, Wanted(M)) is not None
     assert attempts(pool, jitter=lambda: 0.0).wait(3) == 0.05
 
 

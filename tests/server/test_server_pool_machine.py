@@ -10,7 +10,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from tests.support.pools import credential, failure
 
 from oaicompat.errors import UpstreamError
-from oaicompat_server.pool import Credential, Lease, Pool
+from oaicompat_server.pool import Credential, Lease, Pool, Wanted
 from oaicompat_server.pool.cells import PROBE_SECONDS
 
 MODELS = ("m", "n")
@@ -66,8 +66,8 @@ class PoolMachine(RuleBasedStateMachine):
     def acquire(self, model: str, sticky: str) -> None:
         ready = [each for each in CREDENTIALS if self.ready(each, model)]
         assert (self.pool.earliest(self.now, model) == 0) == bool(ready)
-        seen = self.pool.peek(self.now, model, sticky=sticky)
-        lease = self.pool.lease(self.now, model, sticky=sticky)
+        seen = self.pool.peek(self.now, Wanted(model, sticky=sticky))
+        lease = self.pool.lease(self.now, Wanted(model, sticky=sticky))
         assert (lease is None) == (not ready), (lease, ready)
         if lease is None:
             assert seen is None
@@ -203,7 +203,7 @@ class OverloadMachine(RuleBasedStateMachine):
     @rule(status=st.sampled_from([0, 500, 503]), retrying=st.booleans())
     def attempt(self, status: int, retrying: bool) -> None:
         errors = {500: failure("network", 502, upstream_status=500), 503: failure("overload")}
-        lease = self.pool.lease(self.now, "m", retrying=retrying)
+        lease = self.pool.lease(self.now, Wanted("m", retrying=retrying))
         assert lease is not None or not retrying
         if lease is None:
             wait = self.pool.earliest(self.now, "m")

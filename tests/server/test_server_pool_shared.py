@@ -10,7 +10,7 @@ import pytest
 from msgspec import structs
 from tests.support.pools import A, B, M, credential, failure, quota, spend, taken
 
-from oaicompat_server.pool import Credential, Pool
+from oaicompat_server.pool import Credential, Pool, Wanted
 from oaicompat_server.pool.sharing import Sharing, shared
 from oaicompat_server.secret import Secret
 from oaicompat_server.store import StoreError
@@ -40,7 +40,7 @@ def test_status_tells_all_but_secrets() -> None:
     spend(pool, 0, LONG, only=keys[1])
     spend(pool, 0, failure("credential", 401), only=keys[2])
     spend(pool, 0, failure("overload"), only=keys[0])
-    held = pool.lease(0, M)
+    held = pool.lease(0, Wanted(M))
     assert held is not None
     status = pool.status(1)
     assert "sentinel" not in json.dumps(status)
@@ -57,7 +57,7 @@ def test_status_tells_all_but_secrets() -> None:
     assert cells["overload"]["state"] == "watched"
     states = [cell["state"] for cell in pool.status(31)["cells"] if cell["kind"] == "limit"]
     assert states == ["half-open"]
-    assert pool.lease(31, M, only=keys[1]) is not None
+    assert pool.lease(31, Wanted(M, only=keys[1])) is not None
     states = [cell["state"] for cell in pool.status(31)["cells"] if cell["kind"] == "limit"]
     assert states == ["probing"]
 

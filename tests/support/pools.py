@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import json
+import time
 from collections.abc import Sequence
+from itertools import count
 from typing import Any
 
+from oaicompat.affinity import conversation_key
 from oaicompat.errors import OaicompatError, UpstreamError
 from oaicompat.retry import RetryPolicy
 from oaicompat_server.attempts import Attempts
-from oaicompat_server.pool import Credential, Pool
+from oaicompat_server.pool import Credential, Pool, Wanted
 from oaicompat_server.secret import Secret
 
 M = "gemini-2.5-flash"
@@ -79,7 +83,7 @@ def spend(
     pool: Pool, now: float, error: UpstreamError | None, *, only: Credential, model: str = M
 ) -> None:
     """Let one attempt with this credential end so; one that rests is taken as a retry that began before."""
-    lease = pool.lease(now, model, only=only, retrying=True)
+    lease = pool.lease(now, Wanted(model, only=only, retrying=True))
     assert lease is not None, (only.account, now)
     with lease:
         lease.report(now, error)
@@ -87,7 +91,7 @@ def spend(
 
 def taken(pool: Pool, now: float, model: str = M, **how: Any) -> str:
     """Return the account of the next lease, which is given back at once; "" where there is none."""
-    lease = pool.lease(now, model, **how)
+    lease = pool.lease(now, Wanted(model, **how))
     if lease is None:
         return ""
     with lease:
@@ -96,8 +100,22 @@ def taken(pool: Pool, now: float, model: str = M, **how: Any) -> str:
 
 def usable(pool: Pool, now: float, model: str = M, **how: Any) -> set[str]:
     """Return the accounts that could serve now."""
-    found = {pool.peek(now, model, only=each, **how) for each in pool.credentials}
+    found = {pool.peek(now, Wanted(model, only=each, **how)) for each in pool.credentials}
     return {each.account for each in found if each is not None}
+
+
+def user_of(pool: Pool, order: Sequence[str]) -> str:
+    """Return a user whose conversation goes to the credentials in this order, by their accounts."""
+    now = time.monotonic()
+    for number in count():
+        user = f"user-{number}"
+        sticky = conversation_key(json.dumps({"user": user}).encode(), ())
+        tried: list[Any] = []
+        for _ in order:
+            tried.append(pool.peek(now, Wanted("untouched", tried, sticky=sticky)))
+        if [each.account for each in tried] == list(order):
+            return user
+    raise AssertionError
 
 
 def attempts(pool: Pool, most: int = 3, models: Sequence[str] = (M,), **how: Any) -> Attempts:

@@ -8,6 +8,16 @@ from __future__ import annotations
 
 from oaicompat_server.pool.credential import Credential, SourceOf, TokenSource
 from oaicompat_server.pool.pool import DENIED, REFUSED, Outlook, Pool
-from oaicompat_server.pool.selection import Lease
+from oaicompat_server.pool.selection import Lease, Wanted
 
-__all__ = ["DENIED", "REFUSED", "Credential", "Lease", "Outlook", "Pool", "SourceOf", "TokenSource"]
+__all__ = [
+    "DENIED",
+    "REFUSED",
+    "Credential",
+    "Lease",
+    "Outlook",
+    "Pool",
+    "SourceOf",
+    "TokenSource",
+    "Wanted",
+]

@@ -17,7 +17,7 @@ from oaicompat.errors import UpstreamError
 from oaicompat_server.pool.budget import RetryBudget
 from oaicompat_server.pool.cells import Cell, CellKind, rule_of
 from oaicompat_server.pool.credential import Credential
-from oaicompat_server.pool.selection import Lease, Slot, choose, take_turn
+from oaicompat_server.pool.selection import Lease, Slot, Wanted, choose, take_turn
 from oaicompat_server.pool.sharing import cell_of, cooldown_of
 from oaicompat_server.pool.status import describe
 from oaicompat_server.store.cooldowns import Cooldown
@@ -71,48 +71,26 @@ class Pool:
         """Tell whether every credential was refused as invalid: waiting does not help."""
         return all(slot.out is not None for slot in self._slots)
 
-    def lease(
-        self,
-        now: float,
-        model: str,
-        exclude: Collection[Credential] = (),
-        *,
-        sticky: str = "",
-        only: Credential | None = None,
-        retrying: bool = False,
-    ) -> Lease | None:
-        """Lease the credential that serves `model` next, or None where none is usable.
-
-        `sticky` names a conversation, which stays with its credential while that is usable. `retrying` is for
-        a further attempt of a call: it passes where new calls are held off by a run of failures alone.
-        """
-        slots = self._usable(now, model, exclude, only, retrying)
+    def lease(self, now: float, wanted: Wanted) -> Lease | None:
+        """Lease the credential that serves next what is wanted, or None where none is usable."""
+        slots = self._usable(now, wanted)
         if not slots:
             return None
         self._served = max(self._served, min(slot.turn for slot in slots))
-        slot = choose(slots, sticky, self._served)
+        slot = choose(slots, wanted.sticky, self._served)
         self._events += 1
         take_turn(slot, self._served, self._events)
-        lease = Lease(self, slot, model, self._events)
-        probed = [cell for _, cell in self._about(slot, model) if cell.half_open(now)]
+        lease = Lease(self, slot, wanted.model, self._events)
+        probed = [cell for _, cell in self._about(slot, wanted.model) if cell.half_open(now)]
         for cell in probed:
             cell.begin(lease, now)
         lease.probes = tuple(probed)
         return lease
 
-    def peek(
-        self,
-        now: float,
-        model: str,
-        exclude: Collection[Credential] = (),
-        *,
-        sticky: str = "",
-        only: Credential | None = None,
-        retrying: bool = False,
-    ) -> Credential | None:
+    def peek(self, now: float, wanted: Wanted) -> Credential | None:
         """Return what `lease` would lease, and change nothing."""
-        slots = self._usable(now, model, exclude, only, retrying)
-        return choose(slots, sticky, self._served).credential if slots else None
+        slots = self._usable(now, wanted)
+        return choose(slots, wanted.sticky, self._served).credential if slots else None
 
     def settle(self, lease: Lease, now: float, error: UpstreamError | None) -> None:
         """Take the outcome of a lease: None for success, else the error whose `cause` decides."""
@@ -133,10 +111,11 @@ class Pool:
 
     def probing(self, now: float, model: str, exclude: Collection[Credential] = ()) -> bool:
         """Tell whether a credential would be usable for `model` but for a probe that is under way."""
+        wanted = Wanted(model, exclude)
         return any(
             cell.until <= now < cell.probing
             for slot in self._slots
-            if slot.out is None and slot.credential not in exclude and slot.allows(model)
+            if wanted.takes(slot)
             for _, cell in self._about(slot, model)
         )
 
@@ -209,32 +188,20 @@ class Pool:
             slot.out = error
         slot.suspect = True
 
-    def _usable(
-        self,
-        now: float,
-        model: str,
-        exclude: Collection[Credential],
-        only: Credential | None,
-        retrying: bool,
-    ) -> list[Slot]:
+    def _usable(self, now: float, wanted: Wanted) -> list[Slot]:
         """Return the usable credentials of the best tier that has any."""
         found: list[Slot] = []
         for slot in self._by_priority:
-            credential = slot.credential
-            if found and credential.priority > found[0].credential.priority:
+            if found and slot.credential.priority > found[0].credential.priority:
                 break
-            if slot.out is not None or (only is not None and credential != only):
-                continue
-            if credential in exclude or (model and not slot.allows(model)):
-                continue
-            if self._ready(slot, model, now, retrying):
+            if wanted.takes(slot) and self._ready(slot, now, wanted):
                 found.append(slot)
         return found
 
-    def _ready(self, slot: Slot, model: str, now: float, retrying: bool) -> bool:
+    def _ready(self, slot: Slot, now: float, wanted: Wanted) -> bool:
         return all(
-            cell.ready_at() <= now or (retrying and not cell.firm)
-            for _, cell in self._about(slot, model)
+            cell.ready_at() <= now or (wanted.retrying and not cell.firm)
+            for _, cell in self._about(slot, wanted.model)
         )
 
     def _about(self, slot: Slot, model: str) -> Iterator[tuple[CellKey, Cell]]:

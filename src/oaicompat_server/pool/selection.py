@@ -7,15 +7,38 @@ machine (weighted rendezvous hashing), and where that one is missing only its ow
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from hashlib import blake2b, sha256
 from types import TracebackType
 from typing import Protocol
+
+from msgspec import Struct
 
 from oaicompat.errors import UpstreamError
 from oaicompat.models import name_matcher
 from oaicompat_server.pool.cells import Cell
 from oaicompat_server.pool.credential import Credential
+
+
+class Wanted(Struct, frozen=True):
+    """What an attempt is to be leased: a credential for this model, empty for any.
+
+    `exclude` are left out, and all but `only`. `sticky` names a conversation, which stays with its credential
+    while that is usable. `retrying` is for a further attempt of a call: it passes where new calls are held off
+    by a run of failures alone.
+    """
+
+    model: str
+    exclude: Collection[Credential] = ()
+    sticky: str = ""
+    only: Credential | None = None
+    retrying: bool = False
+
+    def takes(self, slot: Slot) -> bool:
+        """Tell whether a slot would do, whatever rests."""
+        if slot.out is not None or (self.only is not None and slot.credential != self.only):
+            return False
+        return slot.credential not in self.exclude and (not self.model or slot.allows(self.model))
 
 
 class Slot:
