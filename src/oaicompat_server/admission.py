@@ -30,10 +30,7 @@ class _Turn:
 
 
 class Admission:
-    """Hands out `slots`; at most `queue` requests wait up to `wait` seconds for one.
-
-    As an async context manager it holds a slot of nobody in particular.
-    """
+    """Hands out `slots`; at most `queue` requests wait up to `wait` seconds for one."""
 
     def __init__(self, slots: int, queue: int, wait: float) -> None:
         self._slots = slots
@@ -78,17 +75,6 @@ class Admission:
             next_owner = min(self._turns, key=lambda each: self._running[each])
             self._take(next_owner)
             self._pop(next_owner, newest=False).decide(granted=True)
-
-    async def __aenter__(self) -> None:
-        await self.acquire("")
-
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.release("")
 
     def _take(self, owner: str) -> None:
         self.active += 1

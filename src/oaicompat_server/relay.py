@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import secrets
 import time
-from collections.abc import AsyncIterator
 from functools import partial
 from typing import Protocol
 
@@ -17,7 +16,6 @@ from msgspec import Struct
 
 from oaicompat.dialects import Keep
 from oaicompat.errors import OaicompatError
-from oaicompat.events import Frame
 from oaicompat.exchange import Exchange
 from oaicompat_server.admission import Admission
 from oaicompat_server.bodies import BodyBudget
@@ -30,6 +28,7 @@ from oaicompat_server.settings import Config
 from oaicompat_server.snapshot import Snapshot
 from oaicompat_server.store import SignatureStore, Store
 from oaicompat_server.store.cooldowns import MemoryCooldowns
+from oaicompat_server.stored import Run, Runs
 from oaicompat_server.upstream import Upstream, waits_of
 
 _PARSE_IN_THREAD = 4 * 1024 * 1024
@@ -55,30 +54,11 @@ class Incoming(Struct, frozen=True):
     session: str = ""
 
 
-class Followed(Protocol):
-    """A response that is made in the background; `body` is the Response object."""
-
-    @property
-    def body(self) -> bytes: ...
-
-    def follow(self, after: int, idle: float) -> AsyncIterator[tuple[Frame, ...]]:
-        """Yield its frames whose sequence is greater than `after`; a comment after `idle` silent seconds."""
-        ...
-
-    async def cancel(self) -> bytes:
-        """End it as cancelled; return its body then."""
-        ...
-
-
-class Background(Protocol):
+class Background(Runs, Protocol):
     """Makes responses whose client does not wait."""
 
-    async def start(self, incoming: Incoming, exchange: Exchange, recall: Recall) -> Followed:
+    async def start(self, incoming: Incoming, exchange: Exchange, recall: Recall) -> Run:
         """Begin to answer; return once the response is stored."""
-        ...
-
-    def find(self, owner: str, response_id: str) -> Followed | None:
-        """Return a response that is made here and has not ended."""
         ...
 
 

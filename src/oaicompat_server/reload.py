@@ -17,6 +17,7 @@ from pathlib import Path
 from msgspec.structs import replace
 
 from oaicompat_server.auth import plan_access
+from oaicompat_server.beside import beside
 from oaicompat_server.config import ConfigError, Loaded, files_of, secrets_of
 from oaicompat_server.logs import redact
 from oaicompat_server.pool import SourceOf
@@ -101,17 +102,14 @@ async def reloading(
 ) -> AsyncIterator[None]:
     """Reload on SIGHUP, where there is such a signal, and on a change of files, as long as this lasts."""
     loop = asyncio.get_running_loop()
-    task = loop.create_task(reloader.run(loaded, every))
     if sys.platform != "win32":
         loop.add_signal_handler(signal.SIGHUP, reloader.request)
     try:
-        yield
+        async with beside(reloader.run(loaded, every)):
+            yield
     finally:
         if sys.platform != "win32":
             loop.remove_signal_handler(signal.SIGHUP)
-        task.cancel()
-        with suppress(asyncio.CancelledError):
-            await task
 
 
 def _states(files: Sequence[Path]) -> _State:

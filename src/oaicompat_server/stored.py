@@ -28,6 +28,11 @@ _SILENCE = Frame(b": keepalive")
 class Run(Protocol):
     """A response that is made in this gateway."""
 
+    @property
+    def body(self) -> bytes:
+        """Return the Response object, as its client was told of it last."""
+        ...
+
     def follow(self, after: int, idle: float) -> AsyncIterator[tuple[Frame, ...]]:
         """Yield its frames whose sequence is greater than `after`; a comment after `idle` silent seconds."""
         ...

@@ -9,8 +9,9 @@ import asyncio
 import logging
 import time
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 
+from oaicompat_server.beside import beside
 from oaicompat_server.store import Store, StoreError
 
 SWEEP_SECONDS = 300.0
@@ -21,13 +22,8 @@ logger = logging.getLogger("oaicompat")
 @asynccontextmanager
 async def kept_up(store: Store, every: float | None = None) -> AsyncIterator[None]:
     """Sweep the store at once and `every` so many seconds, as long as the context lasts."""
-    task = asyncio.get_running_loop().create_task(_sweep(store, every or SWEEP_SECONDS))
-    try:
+    async with beside(_sweep(store, every or SWEEP_SECONDS)):
         yield
-    finally:
-        task.cancel()
-        with suppress(asyncio.CancelledError):
-            await task
 
 
 async def _sweep(store: Store, every: float) -> None:

@@ -11,10 +11,11 @@ import asyncio
 import logging
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from typing import Protocol
 
 from oaicompat.errors import UpstreamError
+from oaicompat_server.beside import beside
 from oaicompat_server.pool.cells import LONGEST, Cell, CellKind
 from oaicompat_server.store import StoreError
 from oaicompat_server.store.cooldowns import Cooldown, CooldownStore
@@ -142,11 +143,8 @@ async def shared(
             await exchange()
 
     await exchange()
-    task = asyncio.get_running_loop().create_task(repeat())
     try:
-        yield
+        async with beside(repeat()):
+            yield
     finally:
-        task.cancel()
-        with suppress(asyncio.CancelledError):
-            await task
         await exchange()

@@ -1,4 +1,8 @@
-"""How long a Responses request is: `POST /v1/responses/input_tokens`."""
+"""How long a Responses request is: `POST /v1/responses/input_tokens`.
+
+One rule: the body is read as for a response, with all it refers to; only the answer is another, and it is
+never streamed.
+"""
 
 from __future__ import annotations
 

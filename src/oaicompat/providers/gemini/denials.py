@@ -13,7 +13,8 @@ from collections.abc import Iterable
 from typing import Literal
 
 Denied = Literal["key", "project", "place", "tier", "model", "resource"]
-"""`key` and `project` rule the credential out, `place` and `tier` only for the model that was asked for."""
+"""The key is no good; its project may call nothing; a place or tier may not use this model, others may; with
+`model` and `resource` it is what was asked for, and nothing is held against the credential."""
 
 _KEY_REASONS = frozenset(
     {
