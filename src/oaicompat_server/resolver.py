@@ -12,6 +12,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 
 from msgspec import Struct
 
@@ -82,8 +83,9 @@ class Resolver:
             found = await _in_thread(lambda: self._look_up(host))
         if not found:
             raise OSError("no address")
+        self._known.pop(host, None)
         if len(self._known) >= _MOST_NAMES:
-            self._known.clear()
+            del self._known[next(iter(self._known))]
         self._known[host] = _Known(found, self._clock())
         return found
 
@@ -108,7 +110,8 @@ async def _in_thread(work: Callable[[], Sequence[str]]) -> Sequence[str]:
             result = work()
         except Exception as failure:
             error = failure
-        if not loop.is_closed():
+        # A loop that was closed meanwhile has nobody who waits.
+        with suppress(RuntimeError):
             loop.call_soon_threadsafe(tell, result, error)
 
     threading.Thread(target=run, name="oaicompat-names", daemon=True).start()

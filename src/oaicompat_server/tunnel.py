@@ -49,9 +49,11 @@ class TunnelBackend(httpcore.AsyncNetworkBackend):
                     await self._open(
                         stream, f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
                     )
-                except BaseException:
+                except BaseException as failure:
                     with anyio.CancelScope(shield=True):
                         await stream.aclose()
+                    if isinstance(failure, httpcore.NetworkError):
+                        raise httpcore.ProxyError from None
                     raise
                 return stream
         except TimeoutError:

@@ -15,6 +15,7 @@ from types import TracebackType
 from typing import Protocol
 from urllib.parse import urlsplit
 
+import anyio
 import httpcore
 from msgspec import Struct
 
@@ -36,6 +37,7 @@ from oaicompat_server.settings import UpstreamSettings
 from oaicompat_server.tunnel import TunnelBackend
 
 ERROR_BODY_CAP = 64 * 1024
+ERROR_BODY_SECONDS = 5.0
 BODY_CAP = 128 * 1024 * 1024
 _TIMER_SLACK = 0.01
 
@@ -79,27 +81,39 @@ class Response:
         self._connection = connection
         self._failed = not 200 <= status < 300
         self._left = ERROR_BODY_CAP if self._failed else cap
+        self._until = 0.0
 
     def __aiter__(self) -> Response:
         return self
 
     async def __anext__(self) -> bytes:
         """Return the next bytes; an error's body ends quietly at its cap, any other one with an error."""
-        spent = self._failed and self._left == 0
-        chunk = b"" if spent else await self._connection.read()
+        chunk = await (self._of_error() if self._failed else self._connection.read())
         if not chunk:
             raise StopAsyncIteration
         if self._left is not None:
-            if self._failed:
-                chunk = chunk[: self._left]
-            elif len(chunk) > self._left:
+            self._left -= len(chunk)
+            if self._left < 0:
                 raise UpstreamProtocolError(
                     "The upstream's answer is too large.",
                     code="upstream_malformed",
                     cause="network",
                 )
-            self._left -= len(chunk)
         return chunk
+
+    async def _of_error(self) -> bytes:
+        """Return more of an error's body: what a cap and some seconds give, since the status says enough."""
+        if not self._left:
+            return b""
+        if self._until == 0.0:
+            self._until = anyio.current_time() + ERROR_BODY_SECONDS
+        chunk = b""
+        with anyio.CancelScope(deadline=self._until):
+            try:
+                chunk = await self._connection.read()
+            except UpstreamError:
+                return b""
+        return chunk[: self._left]
 
 
 class _Open:

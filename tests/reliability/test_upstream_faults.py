@@ -238,7 +238,7 @@ def test_b15_a_redirect_is_not_followed(
 
 @kinds
 def test_b18_connections_that_die_while_idle_cost_nothing(kind: Kind) -> None:
-    """Of 200 requests on connections that the upstream closes at about that time, each tried once, none fails."""
+    """Of 200 requests on connections that the upstream closes meanwhile, each tried once, none fails."""
     with faulty.faulty(kind) as served, faulty.left_clean(served):
         for number in range(200):
             path, stream = faulty.SHAPES[number % 4]

@@ -184,7 +184,10 @@ def event(*parts: Json, **candidate: Any) -> Json:
 
 def body_of(chunks: Sequence[Json | bytes], stream: bool) -> bytes:
     """Return chunks as the service sends them: as events, or the only one as it is."""
-    packed = [each if isinstance(each, bytes) else json.dumps(each).encode() for each in chunks]
+    packed = [
+        each if isinstance(each, bytes) else json.dumps(each, ensure_ascii=False).encode()
+        for each in chunks
+    ]
     if not stream:
         return b"".join(packed)
     return b"".join(b"data: " + each + b"\r\n\r\n" for each in packed)

@@ -199,10 +199,13 @@ class Decoder:
         if self._continues():
             return
         before = len(events)
+        # Counts that cannot be read fail the answer, which must not have been ended by then.
+        self._settle()
         self._finish(events)
         if not self._opened:
             self._open(events, before)
-        self._meter(events)
+        if self._spent is not None:
+            events.append(Metered(self._spent))
         events.append(Completed())
 
     def _continues(self) -> bool:
@@ -235,11 +238,6 @@ class Decoder:
         missing = self._reading.candidates - len(self._candidates)
         if missing > 0:
             self._notes.dropped("choices", f"the provider returned {missing} fewer than asked for")
-
-    def _meter(self, events: list[Event]) -> None:
-        self._settle()
-        if self._spent is not None:
-            events.append(Metered(self._spent))
 
     def _settle(self) -> None:
         """Add what this body cost to what the bodies before it did."""
