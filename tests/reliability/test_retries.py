@@ -375,6 +375,7 @@ def test_c14_all_attempts_share_one_deadline(stream: bool) -> None:
             served.simulator.behave(key, ["stall-after:0*"])
         begun = time.monotonic()
         reply = chat(served, stream=stream)
-        assert 1.1 <= time.monotonic() - begun <= 1.45
+        # Three attempts with a time of their own would take twice as long.
+        assert 1.1 <= time.monotonic() - begun < 2.0
         assert reply.status == 504
         assert len(called(served)) == 2

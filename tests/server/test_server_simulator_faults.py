@@ -145,7 +145,7 @@ def test_a_stall_lasts_until_the_client_leaves(simulator: Simulator, count: int)
         assert record.ended is None
         left = time.monotonic()
     assert record.wait() == "client left"
-    assert time.monotonic() - left < 0.1
+    assert time.monotonic() - left < 1
 
 
 def test_delays(simulator: Simulator) -> None:
