@@ -55,9 +55,8 @@ def create_app(
     """Build the gateway for these settings; raises `ConfigError` for a start that would be unsafe.
 
     `app.state.relay` gives the shared parts. `tune` freezes the garbage collector's view of what was loaded
-    by then, which suits a process that only serves. `store`, opened when the application starts where it is
-    not given, is closed when it ends. `sources` gives the token sources of Vertex AI's
-    accounts, by default over google-auth.
+    by then, which suits a process that only serves. `store`, opened at the start where it is not given, is
+    closed at the end. `sources` gives the token sources of Vertex AI's accounts, by default over google-auth.
     """
     upstream = Upstream(config.upstream)
     relay = Relay(snapshot(config, sources or Sources(token_source)), upstream)

@@ -24,7 +24,6 @@ from oaicompat_server.connection import (
     Connection,
     Outgoing,
     Waits,
-    network_error,
     origin_of,
     tls_context,
 )
@@ -41,10 +40,10 @@ ERROR_BODY_SECONDS = 5.0
 BODY_CAP = 128 * 1024 * 1024
 _TIMER_SLACK = 0.01
 
-Connector = Callable[[str], Connection]
-
-
 NO_PROXY = Secret("")
+
+Connector = Callable[[str], Connection]
+"""Returns a new connection to an origin."""
 
 
 class Place(Struct, frozen=True):
@@ -321,6 +320,3 @@ def _check_head(status: int, headers: Mapping[str, str]) -> None:
             code="upstream_malformed",
             cause="network",
         )
-
-
-__all__ = ["BODY_CAP", "Connector", "Request", "Response", "Upstream", "network_error"]
