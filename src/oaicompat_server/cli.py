@@ -52,16 +52,27 @@ _NO_CREDENTIALS = """no credentials. Three ways to go on:
   2. put [[credentials]] into a settings file and pass it with --config
   3. oaicompat serve --demo      (a built-in simulator answers; no key, no network)"""
 
+_NO_STORE = (
+    "explain reads nothing that is stored: put the items themselves into the input, in place of "
+    "'previous_response_id', 'conversation' and 'item_reference'"
+)
+
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; return the exit status."""
     options = _parser().parse_args(arguments)
     run: Callable[[argparse.Namespace], int] = options.run
     try:
-        return run(options)
+        status = run(options)
+        sys.stdout.flush()
+        return status
     except ConfigError as error:
         print(f"oaicompat: {error}", file=sys.stderr)
         return 2
+    except BrokenPipeError:
+        # The reader has seen enough; without this the flush at the exit would fail once more.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
     except KeyboardInterrupt:
         return 130
 
@@ -77,19 +88,37 @@ def _parser() -> argparse.ArgumentParser:
     serve = _command(commands, "serve", _serve, "run the gateway")
     serve.add_argument("--host", help="address to listen on (default 127.0.0.1)")
     serve.add_argument("--port", type=int, help="port to listen on (default 8045)")
-    serve.add_argument("--auth-mode", choices=("auto", "off", "strict", "all_except_health"))
-    serve.add_argument("--insecure", action="store_true", default=None)
-    serve.add_argument("--strict", action="store_true", default=None)
+    serve.add_argument(
+        "--auth-mode",
+        choices=("auto", "off", "strict", "all_except_health"),
+        help="on which paths clients show a key (default auto: on none while loopback and keyless)",
+    )
+    serve.add_argument(
+        "--insecure",
+        action="store_true",
+        default=None,
+        help="accept --auth-mode off on an address that others can reach",
+    )
+    serve.add_argument(
+        "--strict",
+        action="store_true",
+        default=None,
+        help="refuse with 400 what would be dropped or approximated",
+    )
     serve.add_argument("--base-url", help="upstream scheme://host[:port]")
     serve.add_argument("--demo", action="store_true", help="answer from the built-in simulator")
     serve.add_argument("--verbose", action="store_true", help="log more")
     _command(commands, "check", _check, "validate the settings and try every credential")
     _command(commands, "models", _models, "print the upstream's models and the mapped names")
     simulate = _command(commands, "simulate", _simulate, "run the built-in Gemini simulator alone")
-    simulate.add_argument("--port", type=int, default=8046)
+    simulate.add_argument(
+        "--port", type=int, default=8046, help="port to listen on (default 8046; 0: any free one)"
+    )
     explain = _command(commands, "explain", _explain, "show what becomes of an OpenAI body")
     explain.add_argument("file", nargs="?", default="-", help="JSON file, - for stdin")
-    explain.add_argument("--dialect", default="chat")
+    explain.add_argument(
+        "--dialect", default="chat", help="shape of the answer: chat (default), responses, ..."
+    )
     return parser
 
 
@@ -258,11 +287,12 @@ async def _print_models(config: Config) -> int:
 def _simulate(options: argparse.Namespace) -> int:
     from oaicompat_server.simulator import serve
 
-    bind("127.0.0.1", options.port).close()
-    print(f"the simulator answers on http://127.0.0.1:{options.port}", flush=True)
+    with bind("127.0.0.1", options.port) as bound:
+        port = bound.getsockname()[1]
+    print(f"the simulator answers on http://127.0.0.1:{port}", flush=True)
 
     async def run() -> int:
-        await serve("127.0.0.1", options.port)
+        await serve("127.0.0.1", port)
         return 0
 
     return _run(run())
@@ -280,6 +310,9 @@ def _explain(options: argparse.Namespace) -> int:
         raise ConfigError(str(error)) from None
     try:
         exchange = Exchange(options.dialect, data, models=model_map(config))
+        needs = exchange.needs()
+        if needs.responses or needs.conversations or needs.items:
+            raise ConfigError(_NO_STORE)
         for call in exchange.calls():
             request = exchange.begin_attempt(call, Target(base_url=config.upstream.base_url))
             print(f"model: {exchange.requested_model} -> {call.model}")

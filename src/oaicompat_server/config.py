@@ -13,7 +13,7 @@ import sys
 import tomllib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any, get_args, get_origin, get_type_hints
+from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 import msgspec
 from msgspec import Struct, structs
@@ -179,6 +179,16 @@ def _struct_of(annotation: Any) -> type[Struct] | None:
     return annotation if isinstance(annotation, type) and issubclass(annotation, Struct) else None
 
 
+def _choices(where: str) -> str:
+    """Return what a setting may be, by msgspec's path of it, where that is one of a few words."""
+    annotation: Any = Config
+    for name in re.sub(r"\[.*?\]", "", where).split(".")[1:]:
+        struct = _struct_of(annotation)
+        annotation = get_type_hints(struct).get(name) if struct else None
+    words = get_args(annotation) if get_origin(annotation) is Literal else ()
+    return f"; valid are {', '.join(words)}" if words else ""
+
+
 def _nearest(name: str, known: Iterable[str]) -> str:
     names = sorted(known)
     close = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
@@ -226,7 +236,7 @@ class _Merged:
             message, _, where = str(error).partition(" - at `")
             where = where.rstrip("`")
             raise ConfigError(
-                f"{self.place(where)}: {where[2:] or 'settings'}: {message}"
+                f"{self.place(where)}: {where[2:] or 'settings'}: {message}{_choices(where)}"
             ) from None
 
     def place(self, where: str) -> str:

@@ -22,7 +22,7 @@ OF_CREDENTIALS = frozenset({"rate", "quota", *DENIED, *REFUSED})
 """The causes that are about what a call was made with, so that another credential may help."""
 
 _AGAIN = re.compile(
-    r"(?i)\b(?:re)?try(?: again)? (?:in|after) (?:about )?"
+    r"(?i)\btry again later\b|\b(?:re)?try(?: again)? (?:in|after) (?:about )?"
     r"[0-9]+(?:\.[0-9]+)? ?[a-z]+\b(?:,? ?[0-9]+(?:\.[0-9]+)? ?[a-z]+\b)*"
 )
 

@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -143,6 +144,49 @@ def test_explain_prints_model_body_and_notes(
     assert "note: user: dropped" in shown
     body.write_text("{}")
     assert main(["explain", str(body)]) == 2
+
+
+@pytest.mark.parametrize(
+    "stored",
+    [
+        {"input": "hi", "previous_response_id": "resp_1"},
+        {"input": "hi", "conversation": "conv_1"},
+        {"input": [{"type": "item_reference", "id": "msg_1"}]},
+    ],
+)
+def test_explain_says_that_it_reads_nothing_stored(
+    stored: dict[str, Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    body = tmp_path / "body.json"
+    body.write_text(json.dumps({"model": "gpt-5", **stored}))
+    assert main(["explain", "--dialect", "responses", str(body)]) == 2
+    assert "explain reads nothing that is stored" in capsys.readouterr().err
+
+
+def test_a_reader_that_has_seen_enough_is_no_fault(tmp_path: Path) -> None:
+    body = tmp_path / "body.json"
+    body.write_text(
+        json.dumps({"model": "gpt-4o", "messages": [{"role": "user", "content": "hi"}]})
+    )
+    read, write = os.pipe()
+    os.close(read)
+    command = [sys.executable, "-m", "oaicompat_server.cli", "explain", str(body)]
+    ended = subprocess.run(
+        command, stdout=write, stderr=subprocess.PIPE, text=True, timeout=30, check=False
+    )
+    os.close(write)
+    assert (ended.returncode, ended.stderr) == (1, "")
+
+
+def test_simulate_names_the_port_it_was_given() -> None:
+    command = [sys.executable, "-m", "oaicompat_server.cli", "simulate", "--port", "0"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        try:
+            assert process.stdout is not None
+            found = re.search(r"http://127\.0\.0\.1:([1-9]\d*)", process.stdout.readline())
+            assert found
+        finally:
+            process.kill()
 
 
 @contextmanager

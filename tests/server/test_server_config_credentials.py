@@ -116,7 +116,7 @@ def test_default_credentials_need_nothing(tmp_path: Path) -> None:
         ("kind = 'bearer'\nkey = 'k'\nproject = 'my-project'\nlocation = 'x.evil'", r"\[0\]"),
         ("kind = 'adc'\nkey_env = 'K'", "remove key_env"),
         ("kind = 'adc'\nproject = 'a/b'", r"credentials\[0\]"),
-        ("kind = 'gold'\nkey = 'k'", "Invalid enum value"),
+        ("kind = 'gold'\nkey = 'k'", "Invalid enum value 'gold'; valid are api_key, express"),
         ("key = 'sentinel key'", "visible ASCII"),
         ("kind = 'service_account'\nkey = 'sentinel'", "not the JSON of a service account"),
         ("kind = 'service_account'\nkey = '{\"sentinel\": 1}'", "not the JSON of a service"),

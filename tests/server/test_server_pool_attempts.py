@@ -232,6 +232,7 @@ def test_a_denial_beside_a_limit_is_told_as_a_limit() -> None:
         ("Retry after 2 minutes 5 s, please.", 7.5, 8),
         ("Please retry in 48.9s.", 48.9, 49),
         ("No hint.", 12, 12),
+        ("Too busy. Please try again later.", 12, 12),
     ],
 )
 def test_regression_the_text_and_retry_after_name_one_wait(
@@ -244,7 +245,7 @@ def test_regression_the_text_and_retry_after_name_one_wait(
     assert found is not None
     assert found.retry_after == seconds
     assert f"{seconds}s" in found.message
-    for other in ("30s", "30 seconds", "2 minutes", "5 s", "48.9"):
+    for other in ("30s", "30 seconds", "2 minutes", "5 s", "48.9", "later"):
         if other != f"{seconds}s":
             assert other not in found.message
 
