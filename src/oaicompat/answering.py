@@ -7,6 +7,7 @@ kept, its ending waits until `conclude`: what keeps it can fail, and then the cl
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from weakref import WeakMethod
 
 from oaicompat.dialects import AnswerContext, Dialect, Encoder
 from oaicompat.errors import OaicompatError
@@ -31,13 +32,14 @@ from oaicompat.supplies import Effect, RememberSignature
 class Answering:
     """The answer of one exchange; `strands` are its calls, a list that may still grow.
 
-    `context` gives what encoders are told, once it is known; `held` says that the ending waits for `conclude`.
+    `context` gives what encoders are told, once it is known: weakly, because it is the exchange's, which would
+    else outlive its use with all that was sent. `held` says that the ending waits for `conclude`.
     """
 
     def __init__(
         self,
         dialect: Dialect,
-        context: Callable[[], AnswerContext],
+        context: WeakMethod[Callable[[], AnswerContext]],
         strands: list[Strand],
         *,
         streaming: bool,
@@ -185,5 +187,7 @@ class Answering:
 
     def _answer_context(self) -> AnswerContext:
         if self._context is None:
-            self._context = self._make_context()
+            make = self._make_context()
+            assert make is not None
+            self._context = make()
         return self._context

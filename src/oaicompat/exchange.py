@@ -13,6 +13,7 @@ from collections.abc import Callable, Mapping
 from copy import copy
 from functools import partial
 from typing import Any
+from weakref import WeakMethod
 
 from msgspec import Struct
 from msgspec.structs import replace
@@ -163,7 +164,7 @@ class Exchange:
         self._calls: dict[int, Strand] = {}
         self._answering = Answering(
             self._dialect,
-            self._context,
+            WeakMethod(self._context),
             self._strands,
             streaming=self.streaming,
             held=self._kept,

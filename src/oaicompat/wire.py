@@ -95,7 +95,11 @@ def decode_body(body: bytes, kind: type[T], notes: Notes, content: Set[str] = fr
         for path, reason, inert in pruner.dropped:
             notes.dropped(path, reason, inert=inert)
         return decoded
-    raise translated(failure, known, kind)
+    try:
+        raise translated(failure, known, kind)
+    finally:
+        # It holds this frame by its traceback; held here, it would keep the body until it is collected.
+        del failure
 
 
 def decode_part(raw: Raw, kind: Any, path: str, notes: Notes) -> Any:

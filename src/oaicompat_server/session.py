@@ -113,6 +113,7 @@ class Session:
                 await self._within_deadline(exchange)
         except OaicompatError as error:
             await self._fail(error)
+            _forget_frames(error)
         except Exception:
             logger.exception(
                 "request %s failed by a fault of the gateway", self._incoming.request_id
@@ -203,7 +204,9 @@ class Session:
                     attempts.failed(time.monotonic(), error)
                     if exchange.call_committed(call) or self._reply.ended:
                         raise
-                    if delay := attempts.delay(time.monotonic()):
+                    delay = attempts.delay(time.monotonic())
+                    _forget_frames(error)
+                    if delay:
                         await anyio.sleep(delay)
                 else:
                     attempts.succeeded(time.monotonic())
@@ -249,11 +252,17 @@ class Session:
             self._heart = asyncio.get_running_loop().create_task(self._keep_alive())
 
     def stop(self) -> None:
-        """Stop what runs beside the work, which has ended, and let go of what it held."""
-        if self._heart is not None:
-            self._heart.cancel()
+        """Stop what runs beside the work, which has ended, and let go of what it held.
+
+        What refers to itself would keep the request and its answer until the garbage collector comes by.
+        """
+        heart, self._heart = self._heart, None
+        if heart is not None:
+            heart.cancel()
         if not self._handed_over:
             self._recall.release()
+        self._exchange = None
+        del self._reply, self._opening, self._recall
 
     async def _keep_alive(self) -> None:
         """Send the dialect's heartbeat whenever the stream was silent for the interval."""
@@ -306,6 +315,14 @@ class Session:
         if self._account and shown.account:
             headers.append((b"x-account-email", header_value(self._account)))
         return headers
+
+
+def _forget_frames(error: BaseException) -> None:
+    """Have an error that was told of hold no frames: they hold the request, and the answer holds the error."""
+    told: BaseException | None = error
+    while told is not None and told.__traceback__ is not None:
+        told.__traceback__ = None
+        told = told.__cause__ or told.__context__
 
 
 async def _leased(attempts: Attempts) -> Lease:

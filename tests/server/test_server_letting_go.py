@@ -1,0 +1,91 @@
+"""What a request held is let go of with its end, not when the garbage collector comes by.
+
+One rule: the collector is off. Its thresholds count objects, not bytes: a request of many megabytes that holds
+itself is kept until hundreds of others have come.
+"""
+
+from __future__ import annotations
+
+import gc
+import http.client
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from typing import Any
+
+import pytest
+from tests.support import raw
+from tests.support.gateway import Gateway, gateway
+
+from oaicompat.errors import InvalidRequestError
+from oaicompat.exchange import Exchange
+from oaicompat_server.background import Run
+from oaicompat_server.session import Session
+
+_KINDS = (Exchange, Session, Run)
+_MESSAGE = {"role": "user"}
+
+
+@pytest.fixture(scope="module")
+def served() -> Iterator[Gateway]:
+    with gateway(keys=("first", "second")) as started:
+        yield started
+
+
+@contextmanager
+def _uncollected() -> Iterator[None]:
+    gc.collect()
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.enable()
+
+
+def _left() -> int:
+    return sum(isinstance(each, _KINDS) for each in gc.get_objects())
+
+
+def _ask(served: Gateway, path: str, body: dict[str, Any]) -> None:
+    connection = http.client.HTTPConnection("127.0.0.1", served.port, timeout=10)
+    try:
+        data = json.dumps({"model": "gpt-4o", **body}).encode()
+        connection.request("POST", path, data, {"content-type": "application/json"})
+        connection.getresponse().read()
+    finally:
+        connection.close()
+    served.relay.pool.reset()
+
+
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        (raw.CHAT, {"messages": [{**_MESSAGE, "content": "hello"}]}),
+        (raw.CHAT, {"messages": [{**_MESSAGE, "content": "hello"}], "stream": True}),
+        (raw.CHAT, {"messages": [{**_MESSAGE, "content": "#script:error:400"}]}),
+        (raw.CHAT, {"messages": [{**_MESSAGE, "content": "#script:error:429"}]}),
+        (raw.CHAT, {"messages": [{**_MESSAGE, "content": "#script:malformed-call"}]}),
+        (
+            raw.CHAT,
+            {"messages": [{**_MESSAGE, "content": "#script:reset-after:1"}], "stream": True},
+        ),
+        (raw.RESPONSES, {"input": "hello"}),
+        (raw.RESPONSES, {"input": "hello", "stream": True}),
+        (raw.RESPONSES, {"input": "hello", "background": True}),
+        (raw.RESPONSES, {"input": "#script:error:400", "background": True}),
+        (raw.RESPONSES, {"input": "hello", "previous_response_id": "resp_unknown"}),
+    ],
+)
+def test_nothing_of_a_request_outlives_it(served: Gateway, path: str, body: dict[str, Any]) -> None:
+    """However it ends, a request is not kept by itself: neither in cycles nor by the error it ended with."""
+    with raw.left_idle(served), _uncollected():
+        _ask(served, path, body)
+        raw.until(lambda: not _left())
+
+
+def test_a_body_that_cannot_be_read_is_not_kept_by_its_error() -> None:
+    """What refuses a body holds frames, and these hold the body; they must not hold what refuses it."""
+    with _uncollected():
+        with suppress(InvalidRequestError):
+            Exchange("chat", {"model": "gpt-4o", "messages": [_MESSAGE]})
+        assert not _left()
