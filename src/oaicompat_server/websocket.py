@@ -11,6 +11,7 @@ import logging
 import re
 import time
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from typing import Any
 
 import anyio
@@ -303,9 +304,11 @@ def _fields(message: Mapping[str, Any]) -> dict[str, Raw]:
 def _lane(fields: Mapping[str, Raw]) -> str:
     if "stream_id" not in fields:
         return ""
-    lane = msgspec.json.decode(fields["stream_id"])
-    if isinstance(lane, str) and _STREAM_ID.fullmatch(lane):
-        return lane
+    # A number that Python's floats cannot hold passes as raw JSON and fails here.
+    with suppress(msgspec.DecodeError):
+        lane = msgspec.json.decode(fields["stream_id"])
+        if isinstance(lane, str) and _STREAM_ID.fullmatch(lane):
+            return lane
     raise InvalidRequestError(
         "Invalid value: 'stream_id' is 1 to 256 letters, digits, dots, dashes and underscores.",
         param="stream_id",

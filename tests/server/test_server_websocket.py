@@ -275,6 +275,7 @@ def test_turns_of_a_lane_wait_for_each_other(served: Gateway) -> None:
         ('{"type":"response.create","stream_id":""}', "stream_id", "invalid_value"),
         ('{"type":"response.create","stream_id":"a b"}', "stream_id", "invalid_value"),
         ('{"type":"response.create","stream_id":7}', "stream_id", "invalid_value"),
+        ('{"type":"response.create","stream_id":1e9999}', "stream_id", "invalid_value"),
         (b"\x00", None, None),
     ],
 )
