@@ -7,7 +7,6 @@ each. How a call that cannot be served ends is said in `exhaustion`.
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable
 from types import TracebackType
 
@@ -16,14 +15,13 @@ from msgspec.structs import replace
 from oaicompat.errors import ModelNotFoundError, OaicompatError, UpstreamError
 from oaicompat.retry import GiveUp, RetryPolicy
 from oaicompat_server.exhaustion import OF_CREDENTIALS, exhausted
-from oaicompat_server.pool import DENIED, REFUSED, Credential, Lease, Pool, Wanted
+from oaicompat_server.failures import log_failure
+from oaicompat_server.pool import REFUSED, Credential, Lease, Pool, Wanted
 
 _AS_IT_IS = frozenset({"empty", "malformed", "signature"})
 _ELSEWHERE = OF_CREDENTIALS | {"overload", "network"}
 _BUDGETED = frozenset({"overload", "network"})
 _POLL_SECONDS = 0.05
-
-logger = logging.getLogger("oaicompat")
 
 Failure = UpstreamError | ModelNotFoundError
 
@@ -118,7 +116,7 @@ class Attempts:
         lease = self._lease
         if lease is not None and isinstance(error, UpstreamError):
             lease.report(now, error)
-            self._log(lease.credential, error)
+            log_failure(lease.credential, self.model, error)
             if error.cause in REFUSED:
                 self._renew(lease.credential)
         self.close()
@@ -239,11 +237,3 @@ class Attempts:
         return exhausted(
             [self._pool.outlook(now, model) for model in self._models], self._models[0], last
         )
-
-    def _log(self, credential: Credential, error: UpstreamError) -> None:
-        if error.cause in REFUSED:
-            logger.warning("credential %s is refused: %s", credential.account, error.message)
-        elif error.cause in DENIED:
-            logger.warning(
-                "credential %s rests for %s: %s", credential.account, self.model, error.message
-            )

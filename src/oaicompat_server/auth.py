@@ -39,6 +39,7 @@ EXEMPT_PATHS = frozenset({"/healthz", "/health", "/readyz"})
 _EXEMPT_METHODS = frozenset({"GET", "HEAD"})
 _KEY_HEADERS = (b"authorization", b"x-api-key", b"x-goog-api-key")
 _HOST = re.compile(rb"(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9_.-]+)(?::([0-9]{1,5}))?\Z")
+_ORIGIN_SHAPE = re.compile(r"null|[a-z][a-z0-9+.-]*://[^/?#\s]+")
 _METHODS = b"GET, POST, DELETE, HEAD, OPTIONS"
 
 
@@ -85,6 +86,11 @@ def plan_access(config: Config) -> Access:
         )
     if mode == "off" and not server.check_hosts:
         raise ConfigError("server.check_hosts = false is allowed only when auth is required")
+    for origin in server.allowed_origins:
+        if not _ORIGIN_SHAPE.fullmatch(origin):
+            raise ConfigError(
+                f"server.allowed_origins: {origin!r} is no origin, which is scheme://host or scheme://host:port"
+            )
     return Access(
         mode,
         digest_keys(auth.keys),

@@ -218,6 +218,10 @@ class Run:
         except StoreError as error:
             logger.warning("background response %s: %s", self._id, error)
             return
+        except Exception:
+            # Without a claim that is renewed other gateways would call the response lost.
+            logger.exception("background response %s is not kept up", self._id)
+            return
         self._renewed = time.monotonic()
         self._kept += len(frames)
         if not running and not self.ended:

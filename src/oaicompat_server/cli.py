@@ -10,6 +10,7 @@ import argparse
 import asyncio
 import logging
 import os
+import signal
 import socket
 import sys
 from collections.abc import Awaitable, Callable, Sequence
@@ -182,6 +183,7 @@ async def _serve_on(listening: socket.socket, loaded: Loaded, options: argparse.
             simulator = Simulator(any_model=True, helpful=True)
             await simulator.start()
             config = with_upstream(config, simulator.url, "demo")
+            _ignore_hangups()
         sources = Sources(token_source)
         app = create_app(config, store=store, sources=sources)
         server = make_server(app, relay=app.state.relay)
@@ -195,6 +197,12 @@ async def _serve_on(listening: socket.socket, loaded: Loaded, options: argparse.
         if simulator is not None:
             await simulator.stop()
     return 0
+
+
+def _ignore_hangups() -> None:
+    """Let SIGHUP pass: a demo has no settings to load anew."""
+    if sys.platform != "win32":
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)
 
 
 def with_upstream(config: Config, url: str, key: str) -> Config:

@@ -22,6 +22,7 @@ from oaicompat.errors import InvalidRequestError
 from oaicompat.providers.gemini.endpoints import Target
 from oaicompat_server.credential_entries import (
     complete,
+    doubled,
     from_variables,
     readable,
     readable_files,
@@ -97,7 +98,8 @@ def load(
     config = merged.convert()
     _check_addresses(config)
     config = _with_credentials(config, environ, merged)
-    return Loaded(config, found, _permissions(config, found, merged.inline_secret))
+    warnings = (*_permissions(config, found, merged.inline_secret), *doubled(config.credentials))
+    return Loaded(config, found, warnings)
 
 
 def files_of(loaded: Loaded) -> tuple[Path, ...]:

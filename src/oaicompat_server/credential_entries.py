@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import stat
 import sys
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -17,6 +18,7 @@ from msgspec import Struct, structs
 
 from oaicompat.errors import InvalidRequestError
 from oaicompat.providers.gemini.endpoints import Target
+from oaicompat.providers.gemini.redaction import scrub
 from oaicompat_server.secret import Secret
 from oaicompat_server.settings import ConfigError, CredentialKind, CredentialSettings
 
@@ -87,6 +89,21 @@ def from_variables(environ: Mapping[str, str]) -> list[CredentialSettings]:
     ]
 
 
+def doubled(entries: Sequence[CredentialSettings]) -> list[str]:
+    """Return what is to be said of credentials that cannot be told apart, or are the same."""
+    labels = Counter(entry.label for entry in entries if entry.label)
+    keys = Counter((entry.kind, entry.key, entry.base_url, entry.project) for entry in entries)
+    found = [
+        f"{count} credentials have the label {label!r}: logs and the status do not tell them apart"
+        for label, count in labels.items()
+        if count > 1
+    ]
+    same = sum(count - 1 for (_, key, *_), count in keys.items() if key)
+    if same:
+        found.append(f"{same} credentials are there more than once; that adds nothing to a quota")
+    return found
+
+
 def readable_files(entry: CredentialSettings) -> list[str]:
     """Return what is to be said of a key file that others can read."""
     return [said] if entry.key_file and (said := readable(_path(entry))) else []
@@ -114,14 +131,14 @@ def _key(entry: CredentialSettings, environ: Mapping[str, str], place: str) -> S
     if entry.key_env:
         text = environ.get(entry.key_env, "")
         if not text.strip():
-            raise ConfigError(f"{place}: environment variable {entry.key_env} is not set")
+            raise ConfigError(f"{place}: environment variable {scrub(entry.key_env)} is not set")
     else:
         try:
             text = _path(entry).read_text("utf-8")
         except (OSError, UnicodeDecodeError):
-            raise ConfigError(f"{place}: key_file {entry.key_file} cannot be read") from None
+            raise ConfigError(f"{place}: key_file {scrub(entry.key_file)} cannot be read") from None
         if not text.strip():
-            raise ConfigError(f"{place}: key_file {entry.key_file} is empty")
+            raise ConfigError(f"{place}: key_file {scrub(entry.key_file)} is empty")
     return Secret.document(text) if entry.kind == "service_account" else _secret(text, place)
 
 

@@ -41,6 +41,8 @@ def exhausted(
     wait = min(waits, default=0.0)
     reason = next((outlook.reason for outlook in outlooks if outlook.wait == wait and waits), None)
     denial = next((outlook.reason for outlook in outlooks if outlook.wait is None), None)
+    if last is not None and last.cause in DENIED and reason is None:
+        return _denied(last, last)
     held = last is None or last.cause in OF_CREDENTIALS
     if last is not None and (not held or (not denial and reason is None and last.status != 429)):
         return _failed(last, wait if held else max(wait, _told(last)))

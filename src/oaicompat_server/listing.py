@@ -18,6 +18,7 @@ from oaicompat.errors import OaicompatError, UpstreamError, UpstreamProtocolErro
 from oaicompat.providers.gemini.endpoints import Target, models_url
 from oaicompat.providers.gemini.endpoints import headers as endpoint_headers
 from oaicompat.providers.gemini.errors import decode_error
+from oaicompat_server.failures import log_failure
 from oaicompat_server.pool import Credential, Wanted
 from oaicompat_server.secret import Secret, keeping_out
 from oaicompat_server.snapshot import Snapshot
@@ -161,6 +162,7 @@ class ModelList:
                     offered = await fetch_models(self._upstream, target, credential)
                 except UpstreamError as error:
                     lease.report(now, error)
+                    log_failure(credential, "the model list", error)
                     failure = error
                 except OaicompatError:
                     continue

@@ -8,6 +8,7 @@ one clear line.
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import signal
 import socket
@@ -40,6 +41,9 @@ _UNSENT_BYTES = 128 * 1024
 looks like one that has stopped. Accepted connections inherit it."""
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+
+logger = logging.getLogger("oaicompat")
 
 
 class Server(uvicorn.Server):
@@ -75,6 +79,9 @@ class Server(uvicorn.Server):
             self._relay.draining = True
         for connection in list(self.server_state.connections):
             connection.shutdown()
+        if self.server_state.tasks:
+            running = len(self.server_state.tasks)
+            logger.info("stopping: %d requests have %g s to end", running, self._grace)
         await self._wait(self.server_state.tasks, self._grace)
         if self.server_state.tasks and not self.force_exit and self._relay is not None:
             await self._relay.cuts.cut()

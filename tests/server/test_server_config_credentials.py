@@ -242,3 +242,24 @@ def test_aliases_may_list_several_models(
 def test_an_alias_without_a_model_is_refused(tmp_path: Path, value: str) -> None:
     with pytest.raises(ConfigError, match=r"models\.aliases: alias 'a' names no model"):
         model_map(settings(tmp_path, "", {"OAICOMPAT_MODELS__ALIASES": value}).config)
+
+
+def test_credentials_that_cannot_be_told_apart_are_warned_about(tmp_path: Path) -> None:
+    text = "[[credentials]]\nkey = 'a'\nlabel = 'work'\n" * 2 + "[[credentials]]\nkey = 'b'\n"
+    path = tmp_path / "settings.toml"
+    path.write_text(text)
+    path.chmod(0o600)
+    label, same = load(path, environ={}).warnings
+    assert "'work'" in label
+    assert same.startswith("1 credentials are there more than once")
+
+
+def test_a_key_in_the_place_of_a_name_is_not_quoted(tmp_path: Path) -> None:
+    pasted = "AIza" + "Sy" * 18
+    for name in ("key_env", "key_file"):
+        path = tmp_path / "settings.toml"
+        path.write_text(f"[[credentials]]\n{name} = '{pasted}'\n")
+        path.chmod(0o600)
+        with pytest.raises(ConfigError) as caught:
+            load(path, environ={})
+        assert pasted not in str(caught.value)

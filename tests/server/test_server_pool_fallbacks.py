@@ -148,3 +148,14 @@ def test_regression_keys_that_are_refused_one_after_the_other_say_so() -> None:
     assert (error.status, error.code) == (503, "upstream_credentials_refused")
     assert (error.should_retry, error.retry_after) == (None, 1)
     assert run(pool, failure("credential", 401, retryable=False))[0] == ["d"]
+
+
+def test_regression_a_denial_is_told_as_one_while_other_models_have_credentials_left() -> None:
+    denied = failure("permission", 403, retryable=False)
+    call = attempts(Pool([A, B, C]), models=("one", "two"))
+    with pytest.raises(PoolExhaustedError) as caught:
+        for _ in range(4):
+            call.next(0.0)
+            call.failed(0.0, denied)
+            call.delay(0.0)
+    assert (caught.value.status, caught.value.should_retry) == (403, False)

@@ -16,7 +16,7 @@ from msgspec import Struct
 from oaicompat.errors import InvalidRequestError
 from oaicompat_server.bodies import has_body, read_body
 from oaicompat_server.framing import JSON_TYPE, common_headers, send_body
-from oaicompat_server.handlers.context import Context, Table, read_only
+from oaicompat_server.handlers.context import Context, Table, read_only, shown
 from oaicompat_server.relay import Relay
 
 HEALTH = ("/healthz", "/health", "/readyz")
@@ -97,6 +97,11 @@ class Operations:
             raise InvalidRequestError(
                 "The body must be empty or an object with 'account', 'model' or both, as strings."
             ) from None
+        known = {credential.account for credential in self._relay.pool.credentials}
+        if wanted.account and wanted.account not in known:
+            raise InvalidRequestError(
+                f"There is no credential {shown(wanted.account)!r}.", status=404, param="account"
+            )
         await self._relay.sharing.reset(wanted.account, wanted.model)
         await context.reply(
             {"object": "oaicompat.reset", "pool": self._relay.pool.status(time.monotonic())}
