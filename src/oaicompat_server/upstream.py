@@ -154,12 +154,19 @@ class _Open:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        if self._connection is None:
+        connection = self._connection
+        if connection is None:
             return
         if error is not None:
-            await self._connection.aclose()
-        elif await self._connection.finish():
-            await self._upstream.give_back(self._place, self._connection)
+            await connection.aclose()
+            return
+        try:
+            again = await connection.finish()
+        except BaseException:
+            await connection.aclose()
+            raise
+        if again:
+            await self._upstream.give_back(self._place, connection)
 
 
 class _FreeList:
@@ -233,6 +240,7 @@ class Upstream:
         self._network: httpcore.AsyncNetworkBackend
         self._network = AsyncioBackend(resolver) if fast else NamedNetwork(resolver)
         self._idle: dict[Place, _FreeList] = {}
+        self._closed = False
 
     def open(
         self,
@@ -286,7 +294,10 @@ class Upstream:
         return None
 
     async def give_back(self, place: Place, connection: Connection) -> None:
-        """Keep a connection for reuse; close the oldest one over the cap."""
+        """Keep a connection for reuse; close the oldest one over the cap, and all after the end."""
+        if self._closed:
+            await connection.aclose()
+            return
         idle = self._idle.get(place)
         if idle is None:
             idle = _FreeList(self._settings.max_idle, self._settings.idle_expiry)
@@ -296,7 +307,8 @@ class Upstream:
             await surplus.aclose()
 
     async def aclose(self) -> None:
-        """Close every idle connection."""
+        """Close every idle connection, and those in use once they are given back."""
+        self._closed = True
         idle, self._idle = self._idle, {}
         for connections in idle.values():
             await connections.aclose()
