@@ -20,6 +20,7 @@ from oaicompat.errors import OaicompatError
 from oaicompat.events import Frame
 from oaicompat.exchange import Exchange
 from oaicompat.supplies import Effect, KeepResponse, Needs, Supplies
+from oaicompat_server.bodies import counted
 from oaicompat_server.recall import LEASE_SECONDS, Recall, stored_response, unavailable
 from oaicompat_server.relay import Incoming, Relay
 from oaicompat_server.session import Session
@@ -92,6 +93,9 @@ class Run:
         self.started = True
         self.ended = False
         self._store: Store = relay.store
+        self._bodies = relay.bodies
+        self._held = counted(len(incoming.body))
+        self._bodies.keep(self._held)
         self._owner = incoming.owner
         self._id = begun.id
         self._recall = recall
@@ -117,6 +121,7 @@ class Run:
             logger.exception("background response %s failed by a fault of the gateway", self._id)
         finally:
             self._session.stop()
+            self._bodies.give(self._held)
             keeper.cancel()
             self.ended = True
             self._tell()

@@ -46,6 +46,10 @@ class BodyBudget:
             raise overloaded()
         self.used += size
 
+    def keep(self, size: int) -> None:
+        """Take bytes over from somebody who holds them, and gives them back next."""
+        self.used += size
+
     def give(self, size: int) -> None:
         """Give bytes back."""
         self.used -= size

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import secrets
 import time
+from collections.abc import Callable
 from functools import partial
 from typing import Protocol
 
@@ -40,7 +41,8 @@ class Incoming(Struct, frozen=True):
 
     `started` is when it came, on the monotonic clock; `owner` whose it is (see `auth.OWNER`). `streaming`
     overrules the body; `silent` asks the model nothing; `keep` tells which responses its `Recall` can keep;
-    `session` is what its headers say of the conversation.
+    `session` is what its headers say of the conversation. `release` is called when somebody else counts the
+    body from then on.
     """
 
     dialect: str
@@ -52,6 +54,7 @@ class Incoming(Struct, frozen=True):
     silent: bool = False
     keep: Keep = "stored"
     session: str = ""
+    release: Callable[[], None] | None = None
 
 
 class Background(Runs, Protocol):

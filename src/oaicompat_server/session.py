@@ -134,6 +134,8 @@ class Session:
     async def _detach(self, exchange: Exchange, scope: anyio.CancelScope) -> None:
         """Leave the work to the background; answer with what is known, or follow it where that is wanted."""
         run = await self._relay.background.start(self._incoming, exchange, self._recall)
+        if self._incoming.release is not None:
+            self._incoming.release()
         self._exchange = None
         self._handed_over = True
         self._relay.cuts.follow(scope)

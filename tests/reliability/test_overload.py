@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import gzip
 import json
+import re
 import threading
 import time
 from collections.abc import Iterator
@@ -201,6 +202,30 @@ def test_d4_a_body_counts_until_its_answer_has_ended(served: Gateway) -> None:
         assert 200_000 < served.relay.bodies.used < 210_000
         plug.close()
         raw.until(lambda: served.relay.bodies.used == 0, 0.5)
+
+
+def test_d4_a_body_is_counted_while_its_response_is_made_in_the_background(
+    served: Gateway,
+) -> None:
+    """The body of a response in the background counts once, until that has ended, followed or not."""
+    with raw.left_idle(served), raw.connect(served.port) as plug, raw.connect(served.port) as more:
+        text = "#script:stall-after:1 #script:long:3 " + "x" * 200_000
+        body = {"model": "gpt-4o", "input": text, "background": True}
+        raw.asked(served, plug, raw.request(served.port, raw.RESPONSES, {**body, "stream": True}))
+        assert 200_000 < served.relay.bodies.used < 210_000
+        raw.asked(served, more, raw.request(served.port, raw.RESPONSES, body))
+        status, _, data = raw.answer(more)
+        assert (status, served.relay.bodies.used > 400_000) == (200, True)
+        cancel = f"{raw.RESPONSES}/{json.loads(data)['id']}/cancel"
+        more.sendall(raw.request(served.port, cancel, {}))
+        assert raw.answer(more)[0] == 200
+        raw.until(lambda: 200_000 < served.relay.bodies.used < 210_000)
+        first = re.search(rb'"id":"(resp_[^"]+)"', raw.read(plug, b"response.in_progress"))
+        assert first is not None
+        cancel = f"{raw.RESPONSES}/{first[1].decode()}/cancel"
+        more.sendall(raw.request(served.port, cancel, {}))
+        assert raw.answer(more)[0] == 200
+        raw.until(lambda: served.relay.bodies.used == 0)
 
 
 def test_d4_turns_over_websocket_are_counted_too(served: Gateway) -> None:

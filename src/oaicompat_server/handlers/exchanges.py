@@ -48,5 +48,6 @@ class Exchanges:
             context.started,
             owner=context.owner,
             session=session_of(context.headers),
+            release=context.receive.release,
         )
         await serve(self._relay, incoming, context.receive, context.send)
