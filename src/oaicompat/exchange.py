@@ -110,6 +110,8 @@ class Exchange:
         self._source = as_bytes(body)
         self._begun = (created, new_id, streaming)
         self._pending: Pending | None = None
+        self._answer_notes = Notes("answer")
+        self._strands: list[Strand] = []
         self.model = self.requested_model = ""
         self.streaming = bool(streaming)
         decoded = decode(dialect, self._source, self._decode_notes, self._options.keep)
@@ -220,10 +222,8 @@ class Exchange:
 
     def affinity(self, session: str = "") -> str:
         """Name the conversation of this request, as `conversation_key` does; not before it is decoded."""
-        every_time = self._dialect is find_dialect("chat")
-        return conversation_key(
-            self._source, self._request.messages, session=session, system=every_time
-        )
+        messages, chat = self._request.messages, self._dialect is find_dialect("chat")
+        return conversation_key(self._source, messages, session=session, system=chat)
 
     def needs(self) -> Needs:
         """Return what is wanted from outside and was not asked before."""
@@ -248,7 +248,9 @@ class Exchange:
             self._encodings = None
 
     def calls(self) -> tuple[Call, ...]:
-        """Return the calls that are due now; each is due once. Empty when the answer is whole."""
+        """Return the calls due now, each once, and none when the answer is whole; raises as `supply`."""
+        if self._pending is not None:
+            self.supply(Supplies())
         due = []
         for strand in self._strands:
             if strand.due:

@@ -461,3 +461,12 @@ def test_a_count_that_cannot_be_read_is_the_upstreams_fault() -> None:
     exchange.feed(call, b"<html>")
     with pytest.raises(UpstreamError):
         exchange.close(call)
+
+
+def test_regression_what_was_never_supplied_is_told_as_missing() -> None:
+    body = {"model": "gpt-5", "input": "hi", "previous_response_id": "resp_1"}
+    exchange = Exchange("responses", body)
+    assert exchange.notes == ()
+    with pytest.raises(InvalidRequestError) as caught:
+        exchange.calls()
+    assert caught.value.param == "previous_response_id"
