@@ -7,14 +7,14 @@ import random
 import socket
 import ssl
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from msgspec import structs
 from tests.support import faulty, raw
-from tests.support.certificates import make_certificates, serving, trusting
+from tests.support.certificates import make_certificates, over_tls, trusting
 from tests.support.faulty import Kind, answers, body_of, event, failure, kinds, replying, shapes
 from tests.support.gateway import Gateway, gateway
 
@@ -68,41 +68,20 @@ def test_b1_a_connection_that_is_reset_is_tried_again_up_to_the_cap(kind: Kind) 
 @kinds
 def test_b1_a_connection_that_does_not_come_about_ends_at_its_deadline(kind: Kind) -> None:
     """An upstream that does not take connections is a 504 at the connect timeout."""
-    with socket.create_server(("127.0.0.1", 0), backlog=0) as full:
-        port = full.getsockname()[1]
-        crowd = [socket.socket() for _ in range(4)]
-        for each in crowd:
-            each.setblocking(False)
-            each.connect_ex(("127.0.0.1", port))
-        url = f"http://127.0.0.1:{port}"
-        with (
-            faulty.faulty(kind, url, connect_timeout=0.5) as served,
-            faulty.left_clean(served),
-        ):
-            for told in faulty.tell_all(served):
-                assert failure(told)["message"] == "Connecting to the upstream timed out."
-                assert told.reply.status == 504
-                assert 0.4 < told.seconds < 0.5 + SLACK
-        for each in crowd:
-            each.close()
+    with (
+        faulty.full("127.0.0.1") as port,
+        faulty.faulty(kind, f"http://127.0.0.1:{port}", connect_timeout=0.5) as served,
+        faulty.left_clean(served),
+    ):
+        for told in faulty.tell_all(served):
+            assert failure(told)["message"] == "Connecting to the upstream timed out."
+            assert told.reply.status == 504
+            assert 0.4 < told.seconds < 0.5 + SLACK
 
 
 @pytest.fixture(scope="module")
 def certificates(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return make_certificates(tmp_path_factory.mktemp("certificates"))
-
-
-def _answering(place: Path, name: str) -> Callable[[socket.socket], None]:
-    context = serving(place, name)
-    body = json.dumps(event({"text": "over TLS"}, finishReason="STOP")).encode()
-
-    def serve(plug: socket.socket) -> None:
-        with context.wrap_socket(plug, server_side=True) as secured:
-            raw.read(secured, b"\r\n\r\n")
-            secured.sendall(b"HTTP/1.1 200 OK\r\ncontent-length: %d\r\n\r\n%s" % (len(body), body))
-            secured.recv(1)
-
-    return serve
 
 
 def _plain(plug: socket.socket) -> None:
@@ -123,7 +102,7 @@ def test_b3_what_cannot_be_verified_is_not_talked_to(
     """A certificate that is wrong in any way, or no TLS at all, is a 502, and a handshake that stalls a 504."""
     monkeypatch.setattr(upstream_module, "tls_context", lambda: trusting(certificates))
     others = {"plain": _plain, "silent": _silent}
-    serve = others.get(fault) or _answering(certificates, fault)
+    serve = others.get(fault) or over_tls(certificates, fault)
     with (
         faulty.listening(serve, "https") as listener,
         faulty.faulty(kind, listener.url, connect_timeout=0.5) as served,
@@ -143,7 +122,7 @@ def test_b3_what_is_verified_is_talked_to(
     """An upstream whose certificate is right is talked to, and there is no setting that does without one."""
     monkeypatch.setattr(upstream_module, "tls_context", lambda: trusting(certificates))
     with (
-        faulty.listening(_answering(certificates, "good"), "https") as listener,
+        faulty.listening(over_tls(certificates, "good"), "https") as listener,
         faulty.faulty(kind, listener.url) as served,
     ):
         assert faulty.success(faulty.tell(served, raw.CHAT, False)) == "over TLS"

@@ -4,18 +4,23 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import socket
 import threading
 import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Literal
 
 import pytest
+from tests.support import faulty, raw
 from tests.support.asking import Reply, ask
+from tests.support.certificates import make_certificates, over_tls, trusting
 from tests.support.gateway import Gateway, gateway
 
 from oaicompat_server import resolver
+from oaicompat_server import upstream as upstream_module
 from oaicompat_server.secret import Secret
 from oaicompat_server.settings import Config, CredentialSettings, UpstreamSettings
 from oaicompat_server.simulator import Simulator, running
@@ -204,3 +209,70 @@ def test_a_proxy_that_refuses_is_a_502_without_its_words(
         assert "sentinel" not in reply.content.decode()
         assert simulator.requests == []
         assert served.idle()["leases"] == 0
+
+
+@pytest.fixture(scope="module")
+def certificates(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_certificates(tmp_path_factory.mktemp("certificates"))
+
+
+@KINDS
+@pytest.mark.parametrize("name", ["good", "other"])
+def test_tls_through_a_proxy_is_with_the_upstream(
+    kind: Kind, name: str, proxy: Proxy, certificates: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(upstream_module, "tls_context", lambda: trusting(certificates))
+    with faulty.listening(over_tls(certificates, name), "https") as listener:
+        through = entry("k", listener.url, f"http://127.0.0.1:{proxy.port}")
+        config = Config(upstream=faulty.upstream(kind), credentials=(through,))
+        with gateway(config) as served, faulty.left_clean(served):
+            told = faulty.tell(served, raw.CHAT, False)
+            if name == "good":
+                assert faulty.success(told) == "over TLS"
+            else:
+                assert faulty.failure(told)["message"] == "The upstream cannot be reached."
+    (head,) = proxy.heads
+    assert head.startswith(f"CONNECT {listener.url.removeprefix('https://')} HTTP/1.1\r\n")
+
+
+def _mute(plug: socket.socket) -> None:
+    while plug.recv(4096):
+        pass
+
+
+@KINDS
+@pytest.mark.parametrize(("fault", "status"), [("mute", 504), ("reset", 502), ("gone", 502)])
+def test_a_proxy_that_fails_is_told_as_that_in_time(kind: Kind, fault: str, status: int) -> None:
+    serve = {"mute": _mute, "reset": raw.reset}.get(fault, socket.socket.close)
+    with faulty.listening(serve) as listener:
+        port = listener.url.rpartition(":")[2]
+        through = entry("k", "", f"http://user:sentinel@127.0.0.1:{port}")
+        waits = faulty.upstream(kind, connect_timeout=0.4)
+        with (
+            gateway(Config(upstream=waits, credentials=(through,))) as served,
+            faulty.left_clean(served),
+        ):
+            told = faulty.tell(served, raw.CHAT, True)
+            said = faulty.failure(told)["message"]
+            assert "sentinel" not in said
+            assert told.reply.status == status
+            assert told.seconds < 1.0
+            if status == 502:
+                assert said == "The proxy did not connect to the upstream."
+
+
+@KINDS
+def test_b2_an_address_that_is_silent_leaves_time_for_the_next(
+    kind: Kind, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of several addresses of a host, one that does not answer does not use up the time of the others."""
+
+    def look_up(host: str) -> Sequence[str]:
+        return ["127.0.0.2", "127.0.0.1"]
+
+    monkeypatch.setattr(resolver.Resolver.__init__, "__defaults__", (look_up, time.monotonic))
+    with running(any_model=True) as simulator, faulty.full("127.0.0.2", simulator.port):
+        two = entry("k", f"http://two.example:{simulator.port}")
+        waits = faulty.upstream(kind, connect_timeout=1.0)
+        with gateway(Config(upstream=waits, credentials=(two,)), simulator) as served:
+            assert chat(served).status == 200

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import shutil
+import socket
 import ssl
 import subprocess
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -70,3 +73,21 @@ def trusting(place: Path) -> ssl.SSLContext:
     for name in _TRUSTED:
         context.load_verify_locations(place / f"{name}.pem")
     return context
+
+
+def over_tls(place: Path, name: str) -> Callable[[socket.socket], None]:
+    """Return what answers one request of Gemini's with "over TLS", after a handshake with this certificate."""
+    context = serving(place, name)
+    part = {"role": "model", "parts": [{"text": "over TLS"}]}
+    body = json.dumps({"candidates": [{"content": part, "finishReason": "STOP"}]}).encode()
+    head = b"HTTP/1.1 200 OK\r\ncontent-length: %d\r\n\r\n" % len(body)
+
+    def serve(plug: socket.socket) -> None:
+        with context.wrap_socket(plug, server_side=True) as secured:
+            data = b""
+            while b"\r\n\r\n" not in data and (piece := secured.recv(65536)):
+                data += piece
+            secured.sendall(head + body)
+            secured.recv(1)
+
+    return serve

@@ -246,3 +246,16 @@ def listening(serve: Callable[[socket.socket], None], scheme: str = "http") -> I
             accepting.join(5)
             for thread in threads:
                 thread.join(5)
+
+
+@contextmanager
+def full(host: str, port: int = 0) -> Iterator[int]:
+    """Listen on a port that takes no connection any more: whoever connects waits."""
+    with contextlib.ExitStack() as open_ones:
+        plug = open_ones.enter_context(socket.create_server((host, port), backlog=0))
+        found: int = plug.getsockname()[1]
+        for _ in range(4):
+            each = open_ones.enter_context(socket.socket())
+            each.setblocking(False)
+            each.connect_ex((host, found))
+        yield found
