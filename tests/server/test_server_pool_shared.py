@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 import pytest
 from msgspec import structs
-from tests.support.pools import A, B, M, credential, failure, quota, spend, taken
+from tests.support.pools import A, B, M, credential, failure, quota, rate, spend, taken
 
 from oaicompat_server.pool import Credential, Pool, Wanted
 from oaicompat_server.pool.sharing import Sharing, shared
@@ -222,3 +222,22 @@ def test_what_rests_is_shared_at_the_end_too() -> None:
         assert [row.rest for row in await store.all(1e9)] == [30]
 
     asyncio.run(play())
+
+
+async def _exchanged(sharing: Sharing) -> None:
+    await sharing.exchange(10.0, 1000.0)
+
+
+def test_what_a_former_pool_finds_out_is_known_to_its_successor() -> None:
+    former, pool, store = Pool([A, B]), Pool([A, B]), MemoryCooldowns()
+    sharing = Sharing(former, store)
+    lease = former.lease(0.0, Wanted(M, only=A))
+    assert lease is not None
+    sharing.replace(pool)
+    lease.report(5.0, rate(60))
+    asyncio.run(_exchanged(sharing))
+    assert pool.lease(10.0, Wanted(M, only=A)) is None
+    assert [row.rest for row in asyncio.run(store.all(1000.0))] == [55.0]
+    asyncio.run(sharing.reset())
+    asyncio.run(_exchanged(sharing))
+    assert pool.lease(10.0, Wanted(M, only=A)) is not None

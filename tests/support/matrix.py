@@ -38,7 +38,7 @@ _INTRO = """# Reliability
 What the gateway does when things go wrong, each as a test that is named after its row. This page is made from
 the tests (`python -m tests.support.matrix`); a test compares.
 
-How it is run is told in [Operations](operations.md); longer runs of the same faults in [Testing](testing.md).
+How the gateway is run, and longer runs of the same faults, are told in [Operations](operations.md).
 """
 
 

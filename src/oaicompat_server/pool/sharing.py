@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
+from collections import deque
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from typing import Protocol
@@ -22,6 +23,7 @@ from oaicompat_server.store.cooldowns import Cooldown, CooldownStore
 
 SHARE_SECONDS = 1.0
 _SAME_SECONDS = 0.5
+_FORMER_POOLS = 4
 
 logger = logging.getLogger("oaicompat")
 
@@ -70,8 +72,14 @@ class Sharing:
 
     def __init__(self, pool: Exporting, store: CooldownStore) -> None:
         self.pool = pool
+        self._former: deque[Exporting] = deque(maxlen=_FORMER_POOLS)
         self._store = store
         self._known: dict[tuple[str, str, str], float] = {}
+
+    def replace(self, pool: Exporting) -> None:
+        """Go on with another pool; what calls that still run find out about the former one is its, too."""
+        self._former.append(self.pool)
+        self.pool = pool
 
     async def exchange(self, now: float, wall: float) -> None:
         """Publish what is new here and take over what is new there; raises `StoreError`.
@@ -80,13 +88,16 @@ class Sharing:
         ended it here, a success or a reset, is later news.
         """
         self._known = {name: until for name, until in self._known.items() if until > wall}
-        if news := self._new(self.pool.export(now), wall):
+        rows = [row for pool in (self.pool, *self._former) for row in pool.export(now)]
+        if news := self._new(rows, wall):
+            self.pool.adopt(news, now)
             await self._store.put(news, wall)
         self.pool.adopt(self._new(await self._store.all(wall), wall), now)
 
     async def reset(self, account: str = "", model: str = "") -> None:
         """Reset the pool, and what is shared where all of it is meant; raises `StoreError`."""
-        self.pool.reset(account, model)
+        for pool in (self.pool, *self._former):
+            pool.reset(account, model)
         if not account and not model:
             await self._store.clear()
 
