@@ -14,7 +14,7 @@ from msgspec.structs import replace
 
 from oaicompat.errors import InvalidRequestError, OaicompatError
 from oaicompat.supplies import Effect, Item, KeepResponse, Needs, RememberSignature, Supplies
-from oaicompat_server.bodies import BodyBudget
+from oaicompat_server.bodies import BodyBudget, counted
 from oaicompat_server.store import NotStored, SignatureStore, Store, StoredResponse, StoreError
 
 LEASE_SECONDS = 60.0
@@ -122,6 +122,33 @@ class StoredRecall:
             )
 
 
+class CountingRecall:
+    """Counts what a request goes on from like its body: at most `limit` bytes, and in the budget of all."""
+
+    def __init__(self, stored: Recall, limit: int, budget: BodyBudget) -> None:
+        self._stored = stored
+        self._limit = limit
+        self._budget = budget
+        self._held = 0
+
+    async def find(self, wanted: Needs) -> Supplies:
+        """Return what is there of what is wanted."""
+        found = await self._stored.find(wanted)
+        size = counted(checked_size(found, self._limit))
+        self._budget.take(size)
+        self._held += size
+        return found
+
+    async def keep(self, effects: Iterable[Effect]) -> None:
+        """Keep what an answer leaves."""
+        await self._stored.keep(effects)
+
+    def release(self) -> None:
+        """Give back what was taken for what was found."""
+        self._budget.give(self._held)
+        self._held = 0
+
+
 Fetch = Callable[[Sequence[str], Callable[[int], None]], Awaitable[Supplies]]
 """Returns the media at these URLs, or refuses them; tells how much memory it takes, before it does."""
 
@@ -148,13 +175,31 @@ class FetchingRecall:
         await self._stored.keep(effects)
 
     def release(self) -> None:
-        """Give back what was taken for media."""
+        """Give back what was taken for media, and for what else was found."""
+        self._stored.release()
         self._budget.give(self._held)
         self._held = 0
 
     def _hold(self, size: int) -> None:
         self._budget.take(size)
         self._held += size
+
+
+def size_of(items: Iterable[Item]) -> int:
+    """Return how many bytes items take."""
+    return sum(len(item.body) for item in items)
+
+
+def checked_size(found: Supplies, limit: int) -> int:
+    """Return the bytes of what was stored; raises a 400 where that is more than a body may have."""
+    kept = (*found.responses.values(), *found.conversations.values(), found.items.values())
+    size = sum(size_of(each) for each in kept)
+    if size > limit:
+        raise InvalidRequestError(
+            f"What this request goes on from is larger than the limit of {limit} bytes.",
+            code="context_length_exceeded",
+        )
+    return size
 
 
 def stored_response(effect: KeepResponse, conversation: str, now: float) -> StoredResponse:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import secrets
 import time
+from collections import deque
 from collections.abc import Callable
 from functools import partial
 from typing import Protocol
@@ -18,13 +19,20 @@ from msgspec import Struct
 from oaicompat.dialects import Keep
 from oaicompat.errors import OaicompatError
 from oaicompat.exchange import Exchange
+from oaicompat.supplies import Supplies
 from oaicompat_server.admission import Admission
 from oaicompat_server.bodies import BodyBudget
 from oaicompat_server.cuts import Cuts
 from oaicompat_server.media_fetch import MediaFetch
 from oaicompat_server.pool import Pool
 from oaicompat_server.pool.sharing import Sharing
-from oaicompat_server.recall import FetchingRecall, Recall, StoredRecall
+from oaicompat_server.recall import (
+    CountingRecall,
+    FetchingRecall,
+    Recall,
+    StoredRecall,
+    checked_size,
+)
 from oaicompat_server.settings import Config
 from oaicompat_server.snapshot import Snapshot
 from oaicompat_server.store import SignatureStore, Store
@@ -34,6 +42,7 @@ from oaicompat_server.upstream import Upstream, waits_of
 
 _PARSE_IN_THREAD = 4 * 1024 * 1024
 _PARSERS = 2
+_RETIRED_POOLS = 4
 
 
 class Incoming(Struct, frozen=True):
@@ -82,7 +91,8 @@ class Relay:
         self.background: Background
         self.draining = False
         self.cuts = Cuts()
-        self._retired: list[Pool] = []
+        # A call that began with earlier settings may lease from their pool later on.
+        self._retired: deque[Pool] = deque(maxlen=_RETIRED_POOLS)
         self._parsers = anyio.CapacityLimiter(_PARSERS)
 
     @property
@@ -99,9 +109,9 @@ class Relay:
         """Put new settings in force; what cools down goes on cooling."""
         now = time.monotonic()
         settings.pool.adopt(self.pool.export(now), now)
-        self._retired = [pool for pool in (*self._retired, self.pool) if pool.in_flight]
+        self._retired.append(self.pool)
         self.upstream.waits = waits_of(settings.config.upstream)
-        self.sharing.pool = settings.pool
+        self.sharing.replace(settings.pool)
         self.settings = settings
 
     @property
@@ -111,7 +121,10 @@ class Relay:
 
     def recall(self, owner: str) -> Recall:
         """Return what finds and keeps for this client, links to media included where they are fetched."""
-        stored = StoredRecall(self.signatures, self.store, owner)
+        limit = self.config.server.body_limit
+        stored = CountingRecall(
+            StoredRecall(self.signatures, self.store, owner), limit, self.bodies
+        )
         settings = self.config.media
         if not settings.fetch:
             return stored
@@ -141,6 +154,14 @@ class Relay:
         if len(incoming.body) < _PARSE_IN_THREAD:
             return build()
         return await anyio.to_thread.run_sync(build, abandon_on_cancel=True, limiter=self._parsers)
+
+    async def supply(self, exchange: Exchange, found: Supplies) -> None:
+        """Give an exchange what was found, in a thread when that is big; raises `InvalidRequestError`."""
+        if checked_size(found, self.config.server.body_limit) < _PARSE_IN_THREAD:
+            exchange.supply(found)
+            return
+        # Not abandoned: a failure is told by the same exchange.
+        await anyio.to_thread.run_sync(exchange.supply, found, limiter=self._parsers)
 
 
 def internal_error(request_id: str) -> OaicompatError:

@@ -128,7 +128,7 @@ class Session:
         """Decode the request, with what it wants from outside."""
         self._exchange = exchange = await self._relay.exchange(self._incoming)
         while wanted := exchange.needs():
-            exchange.supply(await self._recall.find(wanted))
+            await self._relay.supply(exchange, await self._recall.find(wanted))
         return exchange
 
     async def _detach(self, exchange: Exchange, scope: anyio.CancelScope) -> None:

@@ -26,7 +26,7 @@ from oaicompat.events import Frame
 from oaicompat.supplies import Effect, Item, KeepResponse, Needs, Supplies
 from oaicompat_server.bodies import counted
 from oaicompat_server.framing import Receive, Send, common_headers, request_id_of, session_of
-from oaicompat_server.recall import Recall
+from oaicompat_server.recall import Recall, size_of
 from oaicompat_server.relay import Incoming, Relay
 from oaicompat_server.session import Session
 from oaicompat_server.upgraded import DRAIN
@@ -202,6 +202,14 @@ class Connection:
         if reply.failed:
             recall.evict()
 
+    def remember(self, lane: str, kept: _Kept) -> None:
+        """Keep the newest response of a lane; what was kept first goes where all are too much."""
+        self.kept.pop(lane, None)
+        self.kept[lane] = kept
+        size = sum(size_of(each.items) for each in self.kept.values())
+        while size > self.relay.config.server.body_limit:
+            size -= size_of(self.kept.pop(next(iter(self.kept))).items)
+
     async def tell(self, error: OaicompatError, lane: str) -> None:
         """Tell of an error outside any response; the connection stays open."""
         data = {"type": "error", "status": error.status, "error": error_data(error)}
@@ -271,7 +279,7 @@ class _LaneRecall:
         for effect in effects:
             if isinstance(effect, KeepResponse) and not effect.failed:
                 items = (*self._past, *effect.input, *effect.output)
-                self._connection.kept[self._lane] = _Kept(effect.id, items)
+                self._connection.remember(self._lane, _Kept(effect.id, items))
 
     def release(self) -> None:
         """Let go of what was found."""

@@ -250,6 +250,55 @@ def test_d4_turns_over_websocket_are_counted_too(served: Gateway) -> None:
         raw.until(lambda: served.relay.bodies.used == 0)
 
 
+def test_d4_what_a_request_goes_on_from_counts_like_its_body() -> None:
+    """What a request goes on from may be as long as a body, and counts like one until it is answered."""
+    server = ServerSettings(body_limit=500_000)
+    with gateway(Config(server=server)) as served, raw.left_idle(served):
+
+        def told(path: str, **more: object) -> Reply:
+            body = {"model": "gpt-4o", "input": "x" * 150_000, **more}
+            return ask(served, "POST", path, body)
+
+        first = told(raw.RESPONSES).data["id"]
+        body = {**raw.words(raw.RESPONSES, "#script:stall-after:0"), "previous_response_id": first}
+        with raw.connect(served.port) as plug:
+            raw.asked(served, plug, raw.request(served.port, raw.RESPONSES, body))
+            assert 300_000 < served.relay.bodies.used < 310_000
+        raw.until(lambda: served.relay.bodies.used == 0)
+        second = told(raw.RESPONSES, previous_response_id=first)
+        assert second.status == 200
+        refused = told(raw.RESPONSES, previous_response_id=second.data["id"])
+        assert (refused.status, refused.error["code"]) == (400, "context_length_exceeded")
+        conversation = told("/v1/conversations").data["id"]
+        answers = [told(raw.RESPONSES, conversation=conversation) for _ in range(3)]
+        assert [each.status for each in answers] == [200, 200, 400]
+
+
+def test_d4_what_a_websocket_remembers_is_bounded() -> None:
+    """A WebSocket remembers no more than a body may have; the lane that was quiet longest is forgotten."""
+
+    def turn(lane: str, **more: object) -> dict[str, Any]:
+        fields = {"model": "gpt-4o", "store": False, "generate": False, "stream_id": lane, **more}
+        client.send(json.dumps({"type": "response.create", **fields}))
+        while True:
+            event: dict[str, Any] = json.loads(client.recv(5))
+            if event["type"] in ("error", "response.completed"):
+                return event
+
+    with (
+        gateway(Config(server=ServerSettings(body_limit=500_000))) as served,
+        raw.left_idle(served),
+        connect(f"ws://127.0.0.1:{served.port}/v1/responses") as client,
+    ):
+        first = {each: turn(each, input="x" * 200_000)["response"]["id"] for each in ("a", "b")}
+        assert turn("b", input="y", previous_response_id=first["b"])["type"] != "error"
+        grown = turn("b", input="x" * 200_000, previous_response_id=first["b"])
+        assert grown["error"]["code"] == "previous_response_not_found"
+        assert turn("c", input="x" * 400_000)["type"] != "error"
+        gone = turn("a", input="y", previous_response_id=first["a"])
+        assert gone["error"]["code"] == "previous_response_not_found"
+
+
 def test_d5_an_upload_without_a_key_is_not_read() -> None:
     """Without a valid key a body is refused before it is read: 401 and a close."""
     with (
