@@ -10,6 +10,7 @@ import logging
 from typing import Any, ClassVar
 
 from uvicorn.protocols.websockets.wsproto_impl import WSProtocol
+from wsproto.events import Ping
 from wsproto.utilities import LocalProtocolError
 
 from oaicompat.dialects.chat import encode_error
@@ -52,6 +53,11 @@ class UpgradedProtocol(WSProtocol):
             if not (self.handshake_complete or self.transport.is_closing()):
                 self.transport.write(_UNREADABLE)
             self.transport.close()
+
+    def handle_ping(self, event: Ping) -> None:
+        """Answer a ping, unless the client does not read: its pongs would pile up in memory."""
+        if self.writable.is_set():
+            super().handle_ping(event)
 
     def pause_writing(self) -> None:
         super().pause_writing()

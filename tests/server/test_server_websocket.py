@@ -440,6 +440,29 @@ def test_a_reader_that_stops_is_cut() -> None:
         assert idle(stalled)
 
 
+def test_pongs_do_not_pile_up_for_a_client_that_does_not_read() -> None:
+    """Pings of a client that does not read stay unanswered, however many they are."""
+    ping = b"\x89\xfd" + bytes(4) + b"p" * 125
+    with gateway(limits=Limits(write_stall_seconds=30)) as served, socket.socket() as plug:
+        plug.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        plug.settimeout(10)
+        plug.connect(("127.0.0.1", served.port))
+        plug.sendall(
+            b"GET /v1/responses HTTP/1.1\r\nHost: 127.0.0.1:%d\r\nConnection: Upgrade\r\n"
+            b"Upgrade: websocket\r\nSec-WebSocket-Version: 13\r\n"
+            b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n" % served.port
+        )
+        plug.recv(1024)
+        for _ in range(60):
+            plug.sendall(ping * 1000)
+
+        def unsent() -> int:
+            connections = served.serving.server.server_state.connections
+            return sum(each.transport.get_write_buffer_size() for each in connections)
+
+        assert served.serving.call(unsent) < 256 * 1024
+
+
 @pytest.mark.filterwarnings("ignore:connect:DeprecationWarning")
 def test_the_openai_library_connects(served: Gateway) -> None:
     with (
