@@ -89,6 +89,16 @@ def test_b7_a_stream_that_is_cut_says_so_in_its_bytes(served: Gateway, path: str
             assert failure(faulty.tell(served, path, True))["type"] == "server_error", at
 
 
+@faulty.shapes
+@pytest.mark.parametrize("end", [Close(), Reset()], ids=["FIN", "RST"])
+def test_b7_an_answer_that_lacks_only_its_last_chunk_is_cut(
+    served: Gateway, path: str, stream: bool, end: Step
+) -> None:
+    """An answer of which all has come but the end of its framing is a failure as any other that is cut."""
+    data = STREAM if stream else WHOLE
+    failure(faulty.answers(served, replying(data, stream, end), path, stream))
+
+
 @pytest.mark.parametrize("path", [raw.CHAT, raw.RESPONSES])
 def test_b7_a_whole_answer_that_is_cut_is_a_502(served: Gateway, path: str) -> None:
     """An answer that is not streamed and is cut at any byte is a 502, however much of it had come."""

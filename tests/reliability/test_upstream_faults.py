@@ -19,6 +19,7 @@ from tests.support.faulty import Kind, answers, body_of, event, failure, kinds, 
 from tests.support.gateway import Gateway, gateway
 
 from oaicompat_server import upstream as upstream_module
+from oaicompat_server.connection import tls_context
 from oaicompat_server.settings import AnswerSettings, Config
 from oaicompat_server.simulator import Body, Close, Drip, Finish, Head, Raw, Repeat, Reset, Stall
 from oaicompat_server.simulator.faults import Step
@@ -130,7 +131,7 @@ def test_b3_what_is_verified_is_talked_to(
         *("base_url", "http", "connect_timeout", "first_byte_timeout", "idle_timeout"),
         *("total_timeout", "total_timeout_stream", "attempts", "max_idle", "idle_expiry"),
     }
-    context = upstream_module.Upstream(Config().upstream).secure()
+    context = tls_context()
     assert (context.verify_mode, context.check_hostname) == (ssl.CERT_REQUIRED, True)
 
 
