@@ -29,9 +29,9 @@ Failure = UpstreamError | ModelNotFoundError
 class Attempts:
     """Keeps the history of one call; `now` and `deadline` are seconds on the monotonic clock.
 
-    `models` are the call's own and its fallbacks, in their order; `sticky` names the conversation; `jitter`
-    returns a number in [0, 1), for waits that must not fall together. A context manager: its end gives back
-    what it holds.
+    `models` are the call's own and its fallbacks, in their order; `sticky` names the conversation, `owner`
+    whose it is; `jitter` returns a number in [0, 1), for waits that must not fall together. A context manager:
+    its end gives back what it holds.
     """
 
     def __init__(
@@ -43,6 +43,7 @@ class Attempts:
         deadline: float,
         jitter: Callable[[], float],
         sticky: str = "",
+        owner: str = "",
     ) -> None:
         self._pool = pool
         self._policy = replace(policy, attempts=max(policy.attempts, len(models)))
@@ -50,6 +51,7 @@ class Attempts:
         self._deadline = deadline
         self._jitter = jitter
         self._sticky = sticky
+        self._owner = owner
         self._place = 0
         self._made = 0
         self._before = 0
@@ -210,16 +212,19 @@ class Attempts:
 
     def _take(self, now: float) -> Lease | None:
         if self._stays is not None:
-            lease = self._pool.lease(now, Wanted(self.model, only=self._stays, retrying=True))
+            lease = self._pool.lease(
+                now, replace(self._wanted(self.model), only=self._stays, retrying=True)
+            )
             if lease is not None:
                 return lease
-        again = self._made > 0
-        wanted = Wanted(self.model, self._tried, sticky=self._sticky, retrying=again)
+        wanted = replace(self._wanted(self.model), exclude=self._tried, sticky=self._sticky)
         return self._pool.lease(now, wanted)
 
     def _peek(self, now: float, model: str) -> Credential | None:
-        again = self._made > 0
-        return self._pool.peek(now, Wanted(model, self._spent(model), retrying=again))
+        return self._pool.peek(now, replace(self._wanted(model), exclude=self._spent(model)))
+
+    def _wanted(self, model: str) -> Wanted:
+        return Wanted(model, retrying=self._made > 0, owner=self._owner)
 
     def _spent(self, model: str) -> set[Credential]:
         """Return the credentials that are not asked again for this model."""

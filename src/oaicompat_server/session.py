@@ -197,6 +197,7 @@ class Session:
             deadline=self._deadline,
             jitter=random.random,
             sticky=self._relay.sticky(exchange, self._incoming),
+            owner=self._incoming.owner,
         ) as attempts:
             while True:
                 lease = await _leased(attempts)

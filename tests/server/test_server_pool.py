@@ -253,6 +253,25 @@ def test_a_run_of_failures_rests_the_model_behind_a_door_and_no_key(
     assert taken(pool, 2, only=B) == "b"
 
 
+def test_failures_of_one_client_hold_no_other_one_off() -> None:
+    """Whose requests alone fail is held off alone; what fails for two clients is an outage for all."""
+    pool = Pool([A, B])
+    error = failure("network", 502, upstream_status=500)
+
+    def fail(owner: str) -> None:
+        lease = pool.lease(0, Wanted(M, retrying=True, owner=owner))
+        assert lease is not None
+        with lease:
+            lease.report(0, error)
+
+    for _ in range(12):
+        fail("hostile")
+    assert taken(pool, 0, owner="hostile") == ""
+    assert taken(pool, 0, owner="another") != ""
+    fail("another")
+    assert taken(pool, 0, owner="third") == ""
+
+
 def test_one_success_ends_an_outage_though_it_began_before() -> None:
     pool = Pool([A, B])
     early = pool.lease(0, Wanted(M))

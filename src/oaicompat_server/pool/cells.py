@@ -65,13 +65,14 @@ def rule_of(error: UpstreamError) -> Rule | None:
 class Cell:
     """What is known about one thing that may rest; times are the pool's `now`."""
 
-    __slots__ = ("failed", "failures", "firm", "prober", "probing", "reason", "until")
+    __slots__ = ("failed", "failures", "firm", "owners", "prober", "probing", "reason", "until")
 
     def __init__(self) -> None:
         self.until = 0.0
         self.failures = 0
         self.failed = -1
         self.firm = True
+        self.owners: set[str] = set()
         self.reason: UpstreamError | None = None
         self.probing = 0.0
         self.prober: object = None
@@ -83,6 +84,10 @@ class Cell:
     def half_open(self, now: float) -> bool:
         """Tell whether the next lease probes."""
         return 0.0 < self.until <= now and not self.probing
+
+    def passes(self, owner: str) -> bool:
+        """Tell whether a run of failures is all one other client's: its requests may be what fails."""
+        return not self.firm and len(self.owners) == 1 and owner not in self.owners
 
     def begin(self, prober: object, now: float) -> None:
         """Let one lease probe."""

@@ -80,7 +80,7 @@ class Pool:
         slot = choose(slots, wanted.sticky, self._served)
         self._events += 1
         take_turn(slot, self._served, self._events)
-        lease = Lease(self, slot, wanted.model, self._events)
+        lease = Lease(self, slot, wanted.model, self._events, wanted.owner)
         probed = [cell for _, cell in self._about(slot, wanted.model) if cell.half_open(now)]
         for cell in probed:
             cell.begin(lease, now)
@@ -107,6 +107,7 @@ class Pool:
             self._refuse(slot, lease, error)
         elif (rule := rule_of(error)) is not None:
             cell = self._cell(_key(slot, lease.model, rule.kind, error), now)
+            cell.owners.add(lease.owner)
             cell.fail(rule, error, now, begun=lease.begun, number=self._events)
 
     def probing(self, now: float, model: str, exclude: Collection[Credential] = ()) -> bool:
@@ -200,7 +201,9 @@ class Pool:
 
     def _ready(self, slot: Slot, now: float, wanted: Wanted) -> bool:
         return all(
-            cell.ready_at() <= now or (wanted.retrying and not cell.firm)
+            cell.ready_at() <= now
+            or (wanted.retrying and not cell.firm)
+            or cell.passes(wanted.owner)
             for _, cell in self._about(slot, wanted.model)
         )
 

@@ -25,7 +25,7 @@ class Wanted(Struct, frozen=True):
 
     `exclude` are left out, and all but `only`. `sticky` names a conversation, which stays with its credential
     while that is usable. `retrying` is for a further attempt of a call: it passes where new calls are held off
-    by a run of failures alone.
+    by a run of failures alone; so does a client (`owner`) where the failures are all another one's.
     """
 
     model: str
@@ -33,6 +33,7 @@ class Wanted(Struct, frozen=True):
     sticky: str = ""
     only: Credential | None = None
     retrying: bool = False
+    owner: str = ""
 
     def takes(self, slot: Slot) -> bool:
         """Tell whether a slot would do, whatever rests."""
@@ -90,14 +91,17 @@ class Reporting(Protocol):
 class Lease:
     """The use of one credential for one attempt; as a context manager it is given back at the end."""
 
-    __slots__ = ("_pool", "begun", "credential", "held", "model", "probes", "slot")
+    __slots__ = ("_pool", "begun", "credential", "held", "model", "owner", "probes", "slot")
 
-    def __init__(self, pool: Reporting, slot: Slot, model: str, begun: int) -> None:
+    def __init__(
+        self, pool: Reporting, slot: Slot, model: str, begun: int, owner: str = ""
+    ) -> None:
         self._pool = pool
         self.slot = slot
         self.credential = slot.credential
         self.model = model
         self.begun = begun
+        self.owner = owner
         self.probes: tuple[Cell, ...] = ()
         self.held = True
         slot.in_flight += 1
