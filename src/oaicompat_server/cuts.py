@@ -50,6 +50,11 @@ class Cuts:
         self._work: set[anyio.CancelScope] = set()
         self._following: set[anyio.CancelScope] = set()
 
+    @property
+    def running(self) -> int:
+        """Return how much work there is, without what only follows it."""
+        return len(self._work)
+
     def scope(self, *, following: bool = False) -> Cut:
         """Return a context for work that is cancelled when it is to be cut; it gives the scope to ask."""
         return Cut(self, self._following if following else self._work)

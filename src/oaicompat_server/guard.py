@@ -12,6 +12,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
+from http import HTTPStatus
 from typing import Any, ClassVar
 
 import httptools
@@ -20,12 +21,11 @@ from uvicorn.protocols.http.flow_control import HIGH_WATER_LIMIT
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 from oaicompat.dialects.chat import encode_error
-from oaicompat.errors import InvalidRequestError
-from oaicompat_server.framing import common_headers, request_id_of
+from oaicompat.errors import InvalidRequestError, OaicompatError
+from oaicompat_server.cuts import shutting_down
+from oaicompat_server.framing import common_headers, request_id_of, retry_headers
 from oaicompat_server.presence import Presence
 from oaicompat_server.stalling import WriteStall
-
-_REASONS = {400: b"Bad Request", 408: b"Request Timeout", 431: b"Request Header Fields Too Large"}
 
 
 class Limits(Struct, frozen=True):
@@ -54,7 +54,7 @@ class GuardedProtocol(HttpToolsProtocol):
 
     def __init__(self, *arguments: Any, **named: Any) -> None:
         super().__init__(*arguments, **named)
-        self._refusal: tuple[int, str] | None = None
+        self._refusal: OaicompatError | None = None
         self._in_head = True
         self._plain_head = b""
         self._upgrading = False
@@ -304,12 +304,19 @@ class GuardedProtocol(HttpToolsProtocol):
         if self.cycle is not None:
             self.cycle.keep_alive = False
 
+    def cut(self) -> None:
+        """Refuse a request whose body is still coming, which nobody has begun to work on."""
+        cycle = self._active
+        if cycle is not None and cycle.more_body and not cycle.response_started:
+            self._refusal = shutting_down()
+            self.send_400_response(self._refusal.message)
+
     def _stop(self, status: int, message: str) -> None:
-        self._refusal = (status, message)
+        self._refusal = InvalidRequestError(message, status=status)
         raise _RefusedError(message)
 
     def _refuse(self, status: int, message: str) -> None:
-        self._refusal = (status, message)
+        self._refusal = InvalidRequestError(message, status=status)
         self.send_400_response(message)
 
     def send_400_response(self, msg: str) -> None:
@@ -330,13 +337,14 @@ class GuardedProtocol(HttpToolsProtocol):
         if cycle is not None and not cycle.response_complete:
             cycle.disconnected = True
             cycle.message_event.set()
-        status, message = self._refusal or (400, msg)
-        body = encode_error(InvalidRequestError(message, status=status))
+        error = self._refusal or InvalidRequestError(msg)
+        body = encode_error(error)
         common = common_headers(request_id_of(self.headers or []), self._begun)
-        lines = b"".join(b"%s: %s\r\n" % line for line in common)
+        lines = b"".join(b"%s: %s\r\n" % line for line in (*common, *retry_headers(error)))
+        reason = HTTPStatus(error.status).phrase.encode("ascii")
         self.transport.write(
             b"HTTP/1.1 %d %s\r\ncontent-type: application/json\r\ncontent-length: %d\r\n"
-            b"connection: close\r\n%s\r\n%s" % (status, _REASONS[status], len(body), lines, body)
+            b"connection: close\r\n%s\r\n%s" % (error.status, reason, len(body), lines, body)
         )
         self.transport.close()
 

@@ -15,7 +15,7 @@ import socket
 import sys
 import threading
 import time
-from collections.abc import Callable, Collection, Generator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from types import FrameType
 from typing import Any
@@ -24,7 +24,13 @@ import anyio
 import uvicorn
 
 from oaicompat_server.auth import App
-from oaicompat_server.guard import Limits, connection_cap, guarded, raise_descriptor_limit
+from oaicompat_server.guard import (
+    GuardedProtocol,
+    Limits,
+    connection_cap,
+    guarded,
+    raise_descriptor_limit,
+)
 from oaicompat_server.relay import Relay
 from oaicompat_server.settings import ConfigError
 from oaicompat_server.upgraded import upgraded
@@ -79,22 +85,34 @@ class Server(uvicorn.Server):
             self._relay.draining = True
         for connection in list(self.server_state.connections):
             connection.shutdown()
-        if self.server_state.tasks:
-            running = len(self.server_state.tasks)
+        if running := self._running():
             logger.info("stopping: %d requests have %g s to end", running, self._grace)
-        await self._wait(self.server_state.tasks, self._grace)
-        if self.server_state.tasks and not self.force_exit and self._relay is not None:
-            await self._relay.cuts.cut()
-            await self._wait(self.server_state.tasks, _CUT_SECONDS)
+        await self._wait(self._running, self._grace)
+        if self._running() and not self.force_exit:
+            await self._cut()
+            await self._wait(self._running, _CUT_SECONDS)
         await self._hang_up(max(_FLUSH_SECONDS, until - time.monotonic()))
         with anyio.move_on_after(_FORCED_SECONDS if self.force_exit else _CLOSE_SECONDS):
             await self.lifespan.shutdown()
 
-    async def _wait(self, running: Collection[object], seconds: float) -> None:
-        """Wait until nothing is left of a collection, at most so long, and not when forced."""
+    def _running(self) -> int:
+        """Return how many requests run, with those whose clients do not wait."""
+        requests = len(self.server_state.tasks)
+        return requests if self._relay is None else max(requests, self._relay.cuts.running)
+
+    async def _cut(self) -> None:
+        """End what runs, and refuse what has not come whole."""
+        for connection in list(self.server_state.connections):
+            if isinstance(connection, GuardedProtocol):
+                connection.cut()
+        if self._relay is not None:
+            await self._relay.cuts.cut()
+
+    async def _wait(self, left: Callable[[], int], seconds: float) -> None:
+        """Wait until nothing is left, at most so long, and not when forced."""
         until = time.monotonic() + seconds
         # uvicorn's collections have no event to wait for.
-        while running and not self.force_exit and time.monotonic() < until:  # noqa: ASYNC110
+        while left() and not self.force_exit and time.monotonic() < until:  # noqa: ASYNC110
             await asyncio.sleep(_LOOK_SECONDS)
 
     async def _hang_up(self, seconds: float) -> None:
@@ -102,11 +120,11 @@ class Server(uvicorn.Server):
         connections, tasks = self.server_state.connections, self.server_state.tasks
         for connection in list(connections):
             connection.transport.close()
-        await self._wait(connections, seconds)
+        await self._wait(lambda: len(connections), seconds)
         for connection in list(connections):
             connection.transport.abort()
         await asyncio.sleep(_LOOK_SECONDS)
-        await self._wait(tasks, _FLUSH_SECONDS)
+        await self._wait(lambda: len(tasks), _FLUSH_SECONDS)
         for task in list(tasks):
             task.cancel()
         await asyncio.sleep(0)

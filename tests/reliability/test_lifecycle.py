@@ -9,7 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -74,40 +74,48 @@ def refused(port: int) -> bool:
 
 def test_h1_sigterm_lets_streams_end_and_tells_the_rest(tmp_path: Path) -> None:
     """After SIGTERM nothing new is taken, streams end or are told `server_shutdown`, and the exit is 0."""
-    bearer = f"authorization: Bearer {KEY}"
+    texts = [(path, text) for path in (raw.CHAT, raw.RESPONSES) for text in (ENDING, ENDLESS)] * 5
     with running(any_model=True) as upstream:
         settings = {"OAICOMPAT_SERVER__GRACE": "1.2"}
-        with gateway_process(upstream.url, tmp_path, **settings) as served:
-            plugs: list[tuple[str, str, socket.socket]] = []
-            for path in (raw.CHAT, raw.RESPONSES):
-                for text in (ENDING, ENDLESS, ENDLESS):
-                    plug = raw.connect(served.port)
-                    body = raw.words(path, text, stream=True)
-                    plug.sendall(raw.request(served.port, path, body, bearer))
-                    plugs.append((path, text, plug))
-            for _, _, plug in plugs:
-                assert b"200 OK" in plug.recv(65536)
+        with gateway_process(upstream.url, tmp_path, **settings) as served, ExitStack() as plugs:
+            streams = [
+                (path, text, plugs.enter_context(begun(served.port, path, text)))
+                for path, text in texts
+            ]
             began = time.monotonic()
             served.process.send_signal(signal.SIGTERM)
             raw.until(lambda: refused(served.port), 0.5)
-            for path, text, plug in plugs:
-                with plug:
-                    data = raw.read(plug)
+            for path, text, plug in streams:
+                data = raw.read(plug)
                 assert data.endswith(b"0\r\n\r\n"), "the stream was cut"
-                said = b"server_shutdown" in data
-                assert said == (text == ENDLESS), (path, text, data[-400:])
-                if said and path == raw.RESPONSES:
-                    kinds = [event["type"] for event in events(data)]
-                    assert kinds[-2:] == ["error", "response.failed"]
-                elif said:
-                    assert events(data)[-1]["error"]["code"] == "server_shutdown"
-                    assert b"[DONE]" not in data
-                else:
-                    assert b"[DONE]" in data or b"response.completed" in data
+                assert told_in(path, data) == (text == ENDLESS), (path, text, data[-400:])
             assert served.process.wait(5) == 0
             assert 1.0 < time.monotonic() - began < 1.2 + 5
             assert "Traceback" not in served.log.read_text()
-            assert all(record.wait(1) for record in upstream.requests)
+            ends = [record.wait(1) for record in upstream.requests if record.method == "POST"]
+            assert sorted(map(str, ends)) == ["client left"] * 10 + ["complete"] * 10
+
+
+def begun(port: int, path: str, text: str) -> socket.socket:
+    """Return the connection of a stream that has begun."""
+    plug = raw.connect(port)
+    body = raw.words(path, text, stream=True)
+    plug.sendall(raw.request(port, path, body, f"authorization: Bearer {KEY}"))
+    assert b"200 OK" in plug.recv(65536)
+    return plug
+
+
+def told_in(path: str, data: bytes) -> bool:
+    """Return whether a whole stream ends with the news of the shutdown, and not as any other does."""
+    if b"server_shutdown" not in data:
+        assert b"[DONE]" in data or b"response.completed" in data
+        return False
+    if path == raw.RESPONSES:
+        assert [event["type"] for event in events(data)[-2:]] == ["error", "response.failed"]
+    else:
+        assert events(data)[-1]["error"]["code"] == "server_shutdown"
+        assert b"[DONE]" not in data
+    return True
 
 
 @pytest.mark.parametrize("path", [raw.CHAT, raw.RESPONSES])
@@ -120,6 +128,24 @@ def test_h1_whoever_waits_for_a_whole_answer_is_told(path: str) -> None:
         assert (status, headers["retry-after"], headers["connection"]) == (503, "1", "close")
         assert json.loads(body)["error"]["code"] == "server_shutdown"
         assert record.wait(1) == "client left"
+
+
+@pytest.mark.parametrize("part", [0, 40])
+def test_h1_a_body_that_does_not_come_whole_in_time_is_refused(part: int) -> None:
+    """A request whose body is still coming when the grace is over gets the same 503, and is not waited for."""
+    with gateway(SHORT_GRACE) as served, raw.connect(served.port) as plug:
+        sent = raw.request(served.port, raw.CHAT, raw.words(raw.CHAT, "half"), "x-request-id: mine")
+        plug.sendall(sent[: sent.index(b"\r\n\r\n") + 4 + part])
+        raw.until(lambda: served.serving.server.server_state.tasks)
+        stop(served)
+        began = time.monotonic()
+        status, headers, body = raw.answer(plug)
+        assert (status, headers["retry-after"], headers["connection"]) == (503, "1", "close")
+        assert headers["x-request-id"] == "mine"
+        assert json.loads(body)["error"]["code"] == "server_shutdown"
+        assert raw.read(plug) == b""
+        assert SHORT_GRACE.server.grace - 0.2 < time.monotonic() - began < 1.5
+        assert raw.calls(served) == []
 
 
 def test_h1_requests_that_come_while_it_drains_are_refused() -> None:
@@ -147,16 +173,18 @@ def test_h1_requests_that_come_while_it_drains_are_refused() -> None:
         assert len(raw.calls(served)) == 1
 
 
-def test_h1_websockets_are_told_and_closed() -> None:
+def test_h1_websockets_are_told_and_closed(tmp_path: Path) -> None:
     """A turn over WebSocket that outlives the grace ends in `response.failed`, and the connection with 1012."""
+    bearer = {"authorization": f"Bearer {KEY}"}
     with (
-        gateway(SHORT_GRACE) as served,
-        connect(f"ws://127.0.0.1:{served.port}/v1/responses") as busy,
-        connect(f"ws://127.0.0.1:{served.port}/v1/responses") as unused,
+        running(any_model=True) as upstream,
+        gateway_process(upstream.url, tmp_path, OAICOMPAT_SERVER__GRACE="0.6") as served,
+        connect(f"ws://127.0.0.1:{served.port}/v1/responses", additional_headers=bearer) as busy,
+        connect(f"ws://127.0.0.1:{served.port}/v1/responses", additional_headers=bearer) as unused,
     ):
         busy.send(json.dumps({"type": "response.create", "model": "gpt-4o", "input": ENDLESS}))
         busy.recv(5)
-        stop(served)
+        served.process.send_signal(signal.SIGTERM)
         with pytest.raises(ConnectionClosed) as caught:
             unused.recv(5)
         assert caught.value.rcvd is not None
@@ -170,6 +198,8 @@ def test_h1_websockets_are_told_and_closed() -> None:
         assert seen[-2]["code"] == "server_shutdown"
         assert caught.value.rcvd is not None
         assert caught.value.rcvd.code == 1012
+        assert served.process.wait(5) == 0
+        assert upstream.requests[-1].wait(1) == "client left"
 
 
 def test_h1_background_responses_end_as_failed_and_their_followers_hear_it(
@@ -195,6 +225,18 @@ def test_h1_background_responses_end_as_failed_and_their_followers_hear_it(
         with gateway_process(upstream.url, tmp_path, **state) as served:
             for each in (unfollowed["id"], first["response"]["id"]):
                 assert served.data("GET", f"/responses/{each}")["status"] == "failed"
+
+
+def test_h1_background_responses_have_the_grace_too(tmp_path: Path) -> None:
+    """A response in the background that ends within the grace is complete, though nobody follows it."""
+    state = {"OAICOMPAT_STATE__PATH": str(tmp_path / "state.sqlite3")}
+    with running(any_model=True) as upstream:
+        with gateway_process(upstream.url, tmp_path, **state) as served:
+            made = served.create(ENDING, background=True)
+            served.process.send_signal(signal.SIGTERM)
+            assert served.process.wait(5) == 0
+        with gateway_process(upstream.url, tmp_path, **state) as served:
+            assert served.data("GET", f"/responses/{made['id']}")["status"] == "completed"
 
 
 def test_h2_a_second_signal_ends_it_at_once(tmp_path: Path) -> None:
@@ -332,6 +374,8 @@ def taken() -> Iterator[int]:
         ([], {"SERVER__GRACE": "0"}, "OAICOMPAT_SERVER__GRACE"),
         ([], {"SERVER__GRASE": "1"}, "OAICOMPAT_SERVER__GRASE"),
         (["--config", "{place}/none.toml"], {}, "no such file"),
+        (["--config", "{place}"], {}, "{place}"),
+        (["--config", "{place}/wrong.toml"], {}, "wrong.toml"),
         ([], {"CREDENTIALS": ""}, "no credentials"),
         ([], {"STATE__PATH": "/proc/none/state"}, "/proc/none"),
         ([], {"BASE_URL": "ftp://x"}, "upstream.base_url"),
@@ -348,6 +392,7 @@ def test_h7_a_start_that_cannot_be_is_one_clear_line(
 ) -> None:
     """A taken port, an address that is not ours, a wrong setting: exit status 2, one line, no traceback."""
     places = {"taken": taken, "place": tmp_path}
+    (tmp_path / "wrong.toml").write_text("[server\nport = 1\n")
     for name in ("HOME", "XDG_CONFIG_HOME", "XDG_DATA_HOME"):
         monkeypatch.setenv(name, str(tmp_path))
     for name in ("GEMINI_API_KEY", "GOOGLE_API_KEY"):
@@ -360,4 +405,5 @@ def test_h7_a_start_that_cannot_be_is_one_clear_line(
     assert said.format(**places) in printed.err
     assert "Traceback" not in printed.err
     assert printed.err.startswith("oaicompat: ")
-    assert len(printed.err.splitlines()) == 1 or said == "no credentials"
+    ways = 3 if said == "no credentials" else 0
+    assert len(printed.err.splitlines()) == 1 + ways

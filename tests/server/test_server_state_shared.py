@@ -169,8 +169,10 @@ def pair(
             assert "Traceback" not in served.log.read_text()
 
 
-def on_redis(url: str, simulator: Simulator, place: Path) -> AbstractContextManager[GatewayProcess]:
-    settings = {"OAICOMPAT_STATE__STORE": "redis", "OAICOMPAT_STATE__REDIS_URL": url}
+def on_redis(
+    url: str, simulator: Simulator, place: Path, **more: str
+) -> AbstractContextManager[GatewayProcess]:
+    settings = more | {"OAICOMPAT_STATE__STORE": "redis", "OAICOMPAT_STATE__REDIS_URL": url}
     return gateway_process(simulator.url, place, **settings)
 
 
@@ -320,7 +322,8 @@ def test_nobody_elses_responses_are_in_either_gateway(pair: Pair) -> None:
 def test_the_other_gateway_tells_what_a_stopped_one_was_at(
     pair: Pair, redis_url: str, simulator: Simulator, tmp_path: Path
 ) -> None:
-    with on_redis(redis_url, simulator, tmp_path) as stopping:
+    grace = {"OAICOMPAT_SERVER__GRACE": "0.3"}
+    with on_redis(redis_url, simulator, tmp_path, **grace) as stopping:
         words = f"Stopped. {SLOW}"
         made = stopping.create(words, background=True)
         record(simulator, words)
@@ -328,7 +331,7 @@ def test_the_other_gateway_tells_what_a_stopped_one_was_at(
         assert stopping.process.wait(15) is not None
     found = pair[0].data("GET", f"/responses/{made['id']}")
     assert found["status"] == "failed"
-    assert "shut down" in found["error"]["message"]
+    assert "shutting down" in found["error"]["message"]
 
 
 def test_the_other_gateway_gives_up_what_a_dead_one_was_at(
