@@ -100,7 +100,7 @@ def doubled(entries: Sequence[CredentialSettings]) -> list[str]:
     ]
     same = sum(count - 1 for (_, key, *_), count in keys.items() if key)
     if same:
-        found.append(f"{same} credentials are there more than once; that adds nothing to a quota")
+        found.append(f"{same} of the credentials were there before; that adds nothing to a quota")
     return found
 
 

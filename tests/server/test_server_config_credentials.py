@@ -251,7 +251,7 @@ def test_credentials_that_cannot_be_told_apart_are_warned_about(tmp_path: Path) 
     path.chmod(0o600)
     label, same = load(path, environ={}).warnings
     assert "'work'" in label
-    assert same.startswith("1 credentials are there more than once")
+    assert same.startswith("1 of the credentials were there before")
 
 
 def test_a_key_in_the_place_of_a_name_is_not_quoted(tmp_path: Path) -> None:
