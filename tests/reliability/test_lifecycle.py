@@ -344,6 +344,30 @@ def test_h3_a_fault_in_a_stream_is_told_in_it(
         assert b"response.completed" not in data
 
 
+def test_h3_a_fault_in_a_turn_over_websocket_leaves_the_connection(
+    shared: Gateway, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A fault in a turn over WebSocket is told opaquely, and the next turn on the connection is served."""
+    turn = json.dumps({"type": "response.create", "model": "gpt-4o", "input": "hello"})
+    with raw.left_idle(shared), connect(f"ws://127.0.0.1:{shared.port}/v1/responses") as client:
+        for name in ("begin_attempt", "receive_head", "feed", "conclude"):
+            with monkeypatch.context() as patched:
+                patched.setattr(Exchange, name, fault)
+                client.send(turn)
+                told = [str(client.recv(5))]
+                while json.loads(told[-1])["type"] not in ("error", "response.failed"):
+                    told.append(str(client.recv(5)))
+                if json.loads(told[0])["type"] != "error":
+                    told.append(str(client.recv(5)))
+            assert "had an error while processing" in "".join(told), name
+            assert "secret" not in "".join(told)
+        client.send(turn)
+        kinds = [json.loads(client.recv(5))["type"]]
+        while kinds[-1] not in ("error", "response.completed"):
+            kinds.append(json.loads(client.recv(5))["type"])
+        assert kinds[-1] == "response.completed", kinds
+
+
 @pytest.fixture(scope="module")
 def shared() -> Iterator[Gateway]:
     with gateway() as served:

@@ -21,7 +21,9 @@ from oaicompat_server.pool.cells import LONGEST, Cell, CellKind
 from oaicompat_server.store import StoreError
 from oaicompat_server.store.cooldowns import Cooldown, CooldownStore
 
-SHARE_SECONDS = 1.0
+SHARE_SECONDS = 0.5
+"""News takes up to two of these: one until it is told, one until it is heard."""
+
 _SAME_SECONDS = 0.5
 _FORMER_POOLS = 4
 
