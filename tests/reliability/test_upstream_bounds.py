@@ -157,7 +157,7 @@ BOMB = gzip.compress(b" " * 100_000_000, 9, mtime=0)
 
 
 @shapes
-@pytest.mark.parametrize("coding", ["gzip", "deflate", "br", "identity, gzip", "GZIP", "x-gzip"])
+@pytest.mark.parametrize("coding", ["gzip", "br", "identity, gzip"])
 def test_b16_a_compressed_body_is_refused_unread(
     bounded: Bounded, path: str, stream: bool, coding: str
 ) -> None:

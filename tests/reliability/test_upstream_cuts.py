@@ -15,7 +15,7 @@ from tests.support.gateway import Gateway
 from oaicompat_server.simulator import Close, Reset
 from oaicompat_server.simulator.faults import Step
 
-CUTS = 150
+CUTS = 75
 USAGE = {"promptTokenCount": 9, "candidatesTokenCount": 40, "totalTokenCount": 49}
 PART = {"thought": True, "text": "let me see"}
 CALL = {"functionCall": {"name": "look", "args": {"at": "the naïve 🙂"}}}

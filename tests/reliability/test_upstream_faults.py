@@ -56,14 +56,14 @@ def test_b1_a_connection_that_is_reset_is_tried_again_up_to_the_cap(kind: Kind) 
     """An upstream that resets every connection is asked as often as attempts are allowed, then it is a 502."""
     with (
         faulty.listening(raw.reset) as listener,
-        faulty.faulty(kind, listener.url, attempts=3) as served,
+        faulty.faulty(kind, listener.url, attempts=2) as served,
         faulty.left_clean(served),
     ):
         for number, (path, stream) in enumerate(faulty.SHAPES):
             told = faulty.tell(served, path, stream)
             assert failure(told)["type"] == "server_error"
             assert told.reply.status == 502
-            assert listener.accepted == 3 * (number + 1)
+            assert listener.accepted == 2 * (number + 1)
 
 
 @kinds
@@ -203,7 +203,7 @@ def test_b8_an_answer_without_its_finish_is_an_error(
 
 
 @shapes
-@pytest.mark.parametrize("status", [300, 301, 302, 303, 304, 307, 308])
+@pytest.mark.parametrize("status", [301, 302, 304, 307])
 def test_b15_a_redirect_is_not_followed(
     served: Gateway, path: str, stream: bool, status: int
 ) -> None:

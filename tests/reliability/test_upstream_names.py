@@ -202,7 +202,7 @@ def test_a_proxy_that_refuses_is_a_502_without_its_words(
 ) -> None:
     proxy.answer = answer
     through = entry("k", "", f"http://user:sentinel@127.0.0.1:{proxy.port}")
-    config = Config(upstream=UpstreamSettings(http=kind), credentials=(through,))
+    config = Config(upstream=faulty.upstream(kind), credentials=(through,))
     with gateway(config, simulator) as served:
         reply = chat(served)
         assert reply.status == 502
