@@ -9,8 +9,6 @@ from __future__ import annotations
 
 import time
 
-import anyio
-
 from oaicompat.errors import InvalidRequestError, OaicompatError
 from oaicompat_server.admission import overloaded
 from oaicompat_server.framing import Headers, Message, Receive, find_header
@@ -85,15 +83,6 @@ class Reading:
 
 class ClientLeft(Exception):
     """The client closed the connection before its body was complete; there is nobody to answer."""
-
-
-async def cancel_on_leave(receive: Receive, scope: anyio.CancelScope) -> None:
-    """Cancel `scope` once the client closes the connection; the body must have been read."""
-    while True:
-        message = await receive()
-        if message["type"] == "http.disconnect":
-            scope.cancel()
-            return
 
 
 def has_body(headers: Headers) -> bool:

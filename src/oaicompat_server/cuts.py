@@ -6,78 +6,54 @@ others are cut a little later, when that has told them itself.
 
 from __future__ import annotations
 
-from types import TracebackType
-
-import anyio
+import asyncio
 
 from oaicompat.errors import OaicompatError
+from oaicompat_server.span import Span
 
 _FOLLOWERS_SECONDS = 0.25
 
 
-class Cut:
-    """The context of one piece of work; `cancelled_caught` of its scope tells that it was cut."""
-
-    __slots__ = ("_among", "_cuts", "_scope")
-
-    def __init__(self, cuts: Cuts, among: set[anyio.CancelScope]) -> None:
-        self._cuts = cuts
-        self._among = among
-        self._scope = anyio.CancelScope()
-
-    def __enter__(self) -> anyio.CancelScope:
-        self._scope.__enter__()
-        self._among.add(self._scope)
-        if self._cuts.over:
-            self._scope.cancel()
-        return self._scope
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> bool:
-        self._cuts.forget(self._scope)
-        return self._scope.__exit__(kind, error, trace)
-
-
 class Cuts:
-    """The work of one gateway that can be cut; `over` once it was."""
+    """The spans of one gateway's work, which can be cut; `over` once they were."""
 
     def __init__(self) -> None:
         self.over = False
-        self._work: set[anyio.CancelScope] = set()
-        self._following: set[anyio.CancelScope] = set()
+        self._work: set[Span] = set()
+        self._following: set[Span] = set()
 
     @property
     def running(self) -> int:
         """Return how much work there is, without what only follows it."""
         return len(self._work)
 
-    def scope(self, *, following: bool = False) -> Cut:
-        """Return a context for work that is cancelled when it is to be cut; it gives the scope to ask."""
-        return Cut(self, self._following if following else self._work)
+    def add(self, span: Span) -> None:
+        """Take work on, until `forget`; it is cut as it begins where all was."""
+        self._work.add(span)
+        if self.over:
+            span.end("cut")
 
-    def follow(self, scope: anyio.CancelScope) -> None:
-        """Cut this work later: from now on it only follows the work of others."""
-        self._work.discard(scope)
-        self._following.add(scope)
+    def follow(self, span: Span) -> None:
+        """Take on what only follows the work of others, or does from now on."""
+        self._work.discard(span)
+        self._following.add(span)
+        if self.over:
+            span.end("cut")
 
-    def forget(self, scope: anyio.CancelScope) -> None:
+    def forget(self, span: Span) -> None:
         """Let go of work that has ended."""
-        self._work.discard(scope)
-        self._following.discard(scope)
+        self._work.discard(span)
+        self._following.discard(span)
 
     async def cut(self) -> None:
         """Stop all of it, and whatever begins from now on."""
         self.over = True
-        for scope in list(self._work):
-            scope.cancel()
+        for span in list(self._work):
+            span.end("cut")
         if self._following:
-            await anyio.sleep(_FOLLOWERS_SECONDS)
-        for scope in list(self._following):
-            scope.cancel()
+            await asyncio.sleep(_FOLLOWERS_SECONDS)
+        for span in list(self._following):
+            span.end("cut")
 
 
 def shutting_down() -> OaicompatError:

@@ -24,6 +24,7 @@ from oaicompat.dialects.chat import encode_error
 from oaicompat.errors import InvalidRequestError, OaicompatError
 from oaicompat_server.cuts import shutting_down
 from oaicompat_server.framing import common_headers, request_id_of, retry_headers
+from oaicompat_server.leaving import leaving_of
 from oaicompat_server.presence import Presence
 from oaicompat_server.stalling import WriteStall
 
@@ -90,6 +91,7 @@ class GuardedProtocol(HttpToolsProtocol):
         if self._unanswered and self._active is not None:
             self._active.disconnected = True
             self._active.message_event.set()
+            leaving_of(self._active.scope).tell()
         super().connection_lost(exc)
 
     @property
@@ -204,6 +206,7 @@ class GuardedProtocol(HttpToolsProtocol):
         if self._head_timer is not None:
             self._head_timer.cancel()
             self._head_timer = None
+        leaving_of(self.scope)
         super().on_headers_complete()
         if self._upgrading:
             return
@@ -272,6 +275,8 @@ class GuardedProtocol(HttpToolsProtocol):
             self._body_timer.cancel()
             self._body_timer = None
         super().on_message_complete()
+        # A big body paused it, and a client that leaves must be noticed.
+        self.flow.resume_reading()
         self.headers = []
 
     def _body_late(self) -> None:

@@ -7,7 +7,6 @@ the other, and cancellation closes the upstream connection before the credential
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import random
 import time
@@ -22,22 +21,25 @@ from oaicompat.events import Frame
 from oaicompat.exchange import Call, Exchange
 from oaicompat.providers.gemini.endpoints import headers as endpoint_headers
 from oaicompat_server.attempts import Attempts
-from oaicompat_server.bodies import cancel_on_leave
 from oaicompat_server.cuts import shutting_down
 from oaicompat_server.framing import (
     Answer,
     Headers,
     Receive,
     Reply,
+    Scope,
     Send,
     common_headers,
     header_value,
     notes_header,
 )
+from oaicompat_server.heartbeat import Heartbeat
+from oaicompat_server.leaving import listen
 from oaicompat_server.pool import Lease
 from oaicompat_server.recall import Recall
 from oaicompat_server.relay import Incoming, Relay, internal_error
 from oaicompat_server.secret import keeping_out
+from oaicompat_server.span import Span
 from oaicompat_server.upstream import BODY_CAP
 
 _TOLD_SECONDS = 1.0
@@ -51,24 +53,24 @@ Opening = Callable[[bool, Callable[[], Headers]], Reply]
 logger = logging.getLogger("oaicompat")
 
 
-async def serve(relay: Relay, incoming: Incoming, receive: Receive, send: Send) -> None:
+async def serve(
+    relay: Relay, incoming: Incoming, scope: Scope, receive: Receive, send: Send
+) -> None:
     """Answer one HTTP request; returns when the answer is sent, or the client has left."""
-    recall = relay.recall(incoming.owner)
-    with anyio.CancelScope() as scope:
-        session = Session(relay, incoming, recall, partial(Answer, send), scope)
-        watcher = asyncio.get_running_loop().create_task(cancel_on_leave(receive, scope))
-        try:
-            await session.run()
-        finally:
-            watcher.cancel()
-            session.stop()
+    session = Session(relay, incoming, relay.recall(incoming.owner), partial(Answer, send))
+    ignore = listen(scope, receive, session.leave)
+    try:
+        await session.run()
+    finally:
+        ignore()
+        session.stop()
 
 
 class Session:
     """The work on one request.
 
-    `recall` finds and keeps what belongs to its client, `opening` begins the reply, and `scope` is cancelled
-    where a reply can no longer be written. An `exchange` that is given goes on in the background.
+    `recall` finds and keeps what belongs to its client, and `opening` begins the reply. An `exchange` that is
+    given goes on in the background.
     """
 
     def __init__(
@@ -77,36 +79,46 @@ class Session:
         incoming: Incoming,
         recall: Recall,
         opening: Opening,
-        scope: anyio.CancelScope,
         exchange: Exchange | None = None,
     ) -> None:
         self._relay = relay
         self._incoming = incoming
         self._recall = recall
         self._opening = opening
-        self._scope = scope
+        self._span = Span()
         self._account = ""
         self._exchange = exchange
         self._detached = exchange is not None
         self._handed_over = False
         self._reply = opening(False, self._headers)
-        self._moved = 0.0
         self._deadline = 0.0
-        self._heart: asyncio.Task[None] | None = None
+        self._heart: Heartbeat | None = None
+
+    def leave(self) -> None:
+        """Stop working: nobody is there to be answered."""
+        self._span.end("left")
 
     async def run(self) -> None:
         """Do the work and answer; nothing but cancellation comes out of here."""
-        with self._relay.cuts.scope() as scope:
-            await self._work(scope)
-        if scope.cancelled_caught:
+        cuts = self._relay.cuts
+        with self._span as span:
+            cuts.add(span)
+            try:
+                await self._work()
+            finally:
+                cuts.forget(span)
+        if span.ended == "cut":
             with anyio.move_on_after(_TOLD_SECONDS):
                 await self._fail(shutting_down())
+        elif span.ended == "late":
+            late = "The request took longer than allowed."
+            await self._fail(UpstreamError(late, status=504, cause="network"))
 
-    async def _work(self, scope: anyio.CancelScope) -> None:
+    async def _work(self) -> None:
         try:
             exchange = self._exchange or await self._begin()
             if exchange.background and not self._detached:
-                await self._detach(exchange, scope)
+                await self._detach(exchange)
                 return
             self._reply = self._opening(exchange.streaming, self._headers)
             async with self._relay.admission.slot(self._incoming.owner):
@@ -131,14 +143,14 @@ class Session:
             await self._relay.supply(exchange, await self._recall.find(wanted))
         return exchange
 
-    async def _detach(self, exchange: Exchange, scope: anyio.CancelScope) -> None:
+    async def _detach(self, exchange: Exchange) -> None:
         """Leave the work to the background; answer with what is known, or follow it where that is wanted."""
         run = await self._relay.background.start(self._incoming, exchange, self._recall)
         if self._incoming.release is not None:
             self._incoming.release()
         self._exchange = None
         self._handed_over = True
-        self._relay.cuts.follow(scope)
+        self._relay.cuts.follow(self._span)
         self._reply = self._opening(exchange.followed, self._headers)
         if not exchange.followed:
             await self._reply.write((Frame(run.body),))
@@ -151,16 +163,13 @@ class Session:
         settings = self._relay.config.upstream
         total = settings.total_timeout_stream if exchange.streaming else settings.total_timeout
         self._deadline = time.monotonic() + total
-        with anyio.move_on_after(total) as scope:
-            while calls := exchange.calls():
-                if len(calls) == 1:
-                    await self._call(exchange, calls[0])
-                else:
-                    await self._all(exchange, calls)
-        if scope.cancelled_caught:
-            raise UpstreamError(
-                "The request took longer than allowed.", status=504, cause="network"
-            )
+        self._span.limit(total)
+        while calls := exchange.calls():
+            if len(calls) == 1:
+                await self._call(exchange, calls[0])
+            else:
+                await self._all(exchange, calls)
+        self._span.unlimit()
         await self._write(exchange.conclude())
         await self._reply.end()
 
@@ -244,15 +253,14 @@ class Session:
                 raise failure
 
     async def _write(self, frames: tuple[Frame, ...]) -> None:
-        self._moved = time.monotonic()
         effects = self._exchange.effects() if self._exchange is not None else ()
         if effects:
             await self._recall.keep(effects)
         await self._reply.write(frames)
-        if self._detached or self._heart is not None:
-            return
-        if self._reply.started and not self._reply.ended:
-            self._heart = asyncio.get_running_loop().create_task(self._keep_alive())
+        if self._heart is not None:
+            self._heart.moved = time.monotonic()
+        elif self._reply.started and not self._reply.ended and not self._detached:
+            self._heart = Heartbeat(self._interval(), self._keep_alive)
 
     def stop(self) -> None:
         """Stop what runs beside the work, which has ended, and let go of what it held.
@@ -261,28 +269,26 @@ class Session:
         """
         heart, self._heart = self._heart, None
         if heart is not None:
-            heart.cancel()
+            heart.stop()
         if not self._handed_over:
             self._recall.release()
         self._exchange = None
         del self._reply, self._opening, self._recall
 
-    async def _keep_alive(self) -> None:
-        """Send the dialect's heartbeat whenever the stream was silent for the interval."""
+    def _interval(self) -> float:
         answer = self._relay.config.answer
         chat = self._incoming.dialect == "chat"
-        interval = answer.keepalive if chat else answer.keepalive_responses
-        while not self._reply.ended and self._exchange is not None:
-            wait = self._moved + interval - time.monotonic()
-            if wait > 0:
-                await asyncio.sleep(wait)
-                continue
-            self._moved = time.monotonic()
-            try:
-                await self._reply.write(self._exchange.keepalive())
-            except Exception:
-                logger.exception("request %s: no heartbeat", self._incoming.request_id)
-                self._scope.cancel()
+        return answer.keepalive if chat else answer.keepalive_responses
+
+    async def _keep_alive(self) -> None:
+        """Send the dialect's heartbeat."""
+        if self._reply.ended or self._exchange is None:
+            return
+        try:
+            await self._reply.write(self._exchange.keepalive())
+        except Exception:
+            logger.exception("request %s: no heartbeat", self._incoming.request_id)
+            self.leave()
 
     async def _fail(self, error: OaicompatError) -> None:
         untold = self._exchange is None and self._reply.started

@@ -194,7 +194,7 @@ class Connection:
         relay = self.relay
         recall = _LaneRecall(self, lane, relay.recall(self.owner))
         reply = _Turned(self, lane)
-        session = Session(relay, incoming, recall, lambda *_: reply, self.scope)
+        session = Session(relay, incoming, recall, lambda *_: reply)
         try:
             await session.run()
         finally:

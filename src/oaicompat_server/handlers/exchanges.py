@@ -50,4 +50,4 @@ class Exchanges:
             session=session_of(context.headers),
             release=context.receive.release,
         )
-        await serve(self._relay, incoming, context.receive, context.send)
+        await serve(self._relay, incoming, context.scope, context.receive, context.send)

@@ -6,20 +6,18 @@ band.
 
 from __future__ import annotations
 
-import asyncio
 import logging
 from collections.abc import AsyncIterator
-
-import anyio
 
 from oaicompat.dialects.responses.broken import error_frame
 from oaicompat.errors import InvalidRequestError, OaicompatError
 from oaicompat.events import Frame
-from oaicompat_server.bodies import cancel_on_leave
 from oaicompat_server.cuts import Cuts, shutting_down
 from oaicompat_server.framing import Answer, common_headers
 from oaicompat_server.handlers.context import Context
+from oaicompat_server.leaving import listen
 from oaicompat_server.recall import unavailable
+from oaicompat_server.span import Span
 from oaicompat_server.store import StoreError
 
 logger = logging.getLogger("oaicompat")
@@ -33,23 +31,30 @@ async def send_stream(
     Raises `OaicompatError` and `StoreError` where nothing was sent yet.
     """
     answer = Answer(context.send, True, lambda: common_headers(context.request_id, context.started))
-    with anyio.CancelScope() as scope:
-        loop = asyncio.get_running_loop()
-        watcher = loop.create_task(cancel_on_leave(context.receive, scope))
-        try:
-            await _send(answer, frames, cuts)
-        finally:
-            watcher.cancel()
+    span = Span()
+    ignore = listen(context.scope, context.receive, lambda: span.end("left"))
+    try:
+        await _send(answer, frames, span, cuts)
+    finally:
+        ignore()
 
 
-async def _send(answer: Answer, frames: AsyncIterator[tuple[Frame, ...]], cuts: Cuts) -> None:
+async def _send(
+    answer: Answer, frames: AsyncIterator[tuple[Frame, ...]], span: Span, cuts: Cuts
+) -> None:
     last = -1
     try:
-        with cuts.scope(following=True) as scope:
-            async for each in frames:
-                await answer.write(each)
-                last = max(last, *(frame.sequence for frame in each))
-        if scope.cancelled_caught:
+        with span:
+            cuts.follow(span)
+            try:
+                async for each in frames:
+                    await answer.write(each)
+                    last = max(last, *(frame.sequence for frame in each))
+            finally:
+                cuts.forget(span)
+        if span.ended == "left":
+            return
+        if span.ended == "cut":
             raise shutting_down()
     except (OaicompatError, StoreError) as error:
         if not answer.started:
