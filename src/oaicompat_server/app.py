@@ -10,10 +10,11 @@ import gc
 import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from typing import Any
 
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
-from starlette.types import ASGIApp
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from oaicompat_server.auth import Gate
 from oaicompat_server.background import Background
@@ -36,10 +37,19 @@ _GC_THRESHOLD = 50_000
 
 
 class _Gateway(Starlette):
-    """Starlette without its two error middlewares: the router answers every error itself."""
+    """Starlette with our router for requests, and without its error middlewares: ours answers every error."""
+
+    def __init__(self, requests: ASGIApp, **named: Any) -> None:
+        super().__init__(**named)
+        self._requests = requests
+        # A mount's pattern lets some paths by (`*`, a decoded line end), so it is what follows no route.
+        self.router.default = requests
 
     def build_middleware_stack(self) -> ASGIApp:
-        app: ASGIApp = self.router
+        async def app(scope: Scope, receive: Receive, send: Send) -> None:
+            through = scope["type"] == "lifespan" or self.router.routes
+            await (self.router if through else self._requests)(scope, receive, send)
+
         for middleware, arguments, named in reversed(self.user_middleware):
             app = middleware(app, *arguments, **named)
         return app
@@ -80,9 +90,8 @@ def create_app(
             await relay.store.aclose()
 
     gate = Middleware(Gate, rules=lambda: relay.settings.access)
-    app = _Gateway(middleware=[Middleware(Isolated), gate], lifespan=lifespan)
-    # A mount's pattern lets some paths by (`*`, a decoded line end), so our router is what follows no route.
-    app.router.default = Router(relay, listing)
+    requests = Router(relay, listing)
+    app = _Gateway(requests, middleware=[Middleware(Isolated), gate], lifespan=lifespan)
     app.state.relay = relay
     return app
 

@@ -46,7 +46,8 @@ class Attempts:
         owner: str = "",
     ) -> None:
         self._pool = pool
-        self._policy = replace(policy, attempts=max(policy.attempts, len(models)))
+        enough = policy.attempts >= len(models)
+        self._policy = policy if enough else replace(policy, attempts=len(models))
         self._models = models
         self._deadline = deadline
         self._jitter = jitter
@@ -70,6 +71,11 @@ class Attempts:
     def model(self) -> str:
         """Return the model of the current or next attempt."""
         return self._models[self._place]
+
+    def lease(self, now: float) -> Lease | None:
+        """Lease what the next attempt uses where the current model has it now."""
+        lease = self._take(now)
+        return None if lease is None else self._taken(lease)
 
     def wait(self, now: float) -> float:
         """Return the seconds after which to ask again, 0 to go on with `next`.
@@ -99,6 +105,9 @@ class Attempts:
             if not self._fall_back():
                 raise self._exhausted(now)
             lease = self._take(now)
+        return self._taken(lease)
+
+    def _taken(self, lease: Lease) -> Lease:
         self._stays = None
         self._made += 1
         self._lease = lease
@@ -213,18 +222,17 @@ class Attempts:
     def _take(self, now: float) -> Lease | None:
         if self._stays is not None:
             lease = self._pool.lease(
-                now, replace(self._wanted(self.model), only=self._stays, retrying=True)
+                now, Wanted(self.model, only=self._stays, retrying=True, owner=self._owner)
             )
             if lease is not None:
                 return lease
-        wanted = replace(self._wanted(self.model), exclude=self._tried, sticky=self._sticky)
+        again = self._made > 0
+        wanted = Wanted(self.model, self._tried, self._sticky, retrying=again, owner=self._owner)
         return self._pool.lease(now, wanted)
 
     def _peek(self, now: float, model: str) -> Credential | None:
-        return self._pool.peek(now, replace(self._wanted(model), exclude=self._spent(model)))
-
-    def _wanted(self, model: str) -> Wanted:
-        return Wanted(model, retrying=self._made > 0, owner=self._owner)
+        wanted = Wanted(model, self._spent(model), retrying=self._made > 0, owner=self._owner)
+        return self._pool.peek(now, wanted)
 
     def _spent(self, model: str) -> set[Credential]:
         """Return the credentials that are not asked again for this model."""

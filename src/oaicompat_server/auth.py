@@ -12,6 +12,7 @@ import ipaddress
 import re
 import time
 from collections.abc import Awaitable, Callable, Collection, Iterable
+from functools import lru_cache
 from hashlib import sha256
 
 from msgspec import Struct
@@ -25,6 +26,7 @@ from oaicompat_server.framing import (
     Scope,
     Send,
     common_headers,
+    find_header,
     header_value,
     refuse,
     refuse_upgrade,
@@ -40,6 +42,7 @@ _EXEMPT_METHODS = frozenset({"GET", "HEAD"})
 _KEY_HEADERS = (b"authorization", b"x-api-key", b"x-goog-api-key")
 _HOST = re.compile(rb"(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9_.-]+)(?::([0-9]{1,5}))?\Z")
 _ORIGIN_SHAPE = re.compile(r"null|[a-z][a-z0-9+.-]*://[^/?#\s]+")
+_LONGEST_HOST = 512
 _METHODS = b"GET, POST, DELETE, HEAD, OPTIONS"
 
 
@@ -118,12 +121,12 @@ def presented_key(headers: Headers) -> bytes | None:
     The first header present decides; `Bearer` is optional and its case does not matter.
     """
     for wanted in _KEY_HEADERS:
-        for name, value in headers:
-            if name == wanted:
-                value = value.strip()
-                if wanted == b"authorization" and value[:7].lower() == b"bearer ":
-                    return value[7:].strip()
-                return b"" if value.lower() == b"bearer" else value
+        sent = find_header(headers, wanted)
+        if sent is not None:
+            value = sent.strip()
+            if wanted == b"authorization" and value[:7].lower() == b"bearer ":
+                return value[7:].strip()
+            return b"" if value.lower() == b"bearer" else value
     return None
 
 
@@ -144,7 +147,12 @@ def is_exempt(method: str, path: str, mode: AuthMode) -> bool:
 def parse_host(headers: Headers) -> tuple[str, int | None] | None:
     """Return the one Host header as lower-case name and port; None when missing, repeated or malformed."""
     values = [value for name, value in headers if name == b"host"]
-    matched = _HOST.match(values[0]) if len(values) == 1 else None
+    return _named(values[0]) if len(values) == 1 and len(values[0]) <= _LONGEST_HOST else None
+
+
+@lru_cache(256)
+def _named(host: bytes) -> tuple[str, int | None] | None:
+    matched = _HOST.match(host)
     if matched is None:
         return None
     port = matched[2]
@@ -153,11 +161,12 @@ def parse_host(headers: Headers) -> tuple[str, int | None] | None:
     return matched[1].decode("ascii").lower(), None if port is None else int(port)
 
 
+@lru_cache(256)
 def host_allowed(
     name: str,
     port: int | None,
     server: tuple[str, int | None] | None,
-    listed: Collection[str],
+    listed: frozenset[str],
     bound: str = "",
 ) -> bool:
     """Tell whether a Host names this gateway.
@@ -195,7 +204,7 @@ def browser_refusal(headers: Headers, origins: Collection[str]) -> str | None:
 
 
 def _origin(headers: Headers) -> str:
-    return next((value.decode("latin-1") for name, value in headers if name == b"origin"), "")
+    return (find_header(headers, b"origin") or b"").decode("latin-1")
 
 
 OWNER = "oaicompat.owner"
@@ -217,15 +226,16 @@ class Gate:
         access = self._rules()
         origin = _origin(headers)
         listed = origin in access.origins
+        key = None if access.mode == "off" else presented_key(headers)
         if listed:
             send = _with_origin(send, origin)
         error = _site_error(access, scope, headers)
         if error is None and listed and _is_preflight(scope, headers):
             await _answer_preflight(headers, send)
             return
-        error = error or _key_error(access, scope, headers)
+        error = error or _key_error(access, scope, key)
         if error is None:
-            scope[OWNER] = _owner(access, headers)
+            scope[OWNER] = sha256(key).hexdigest() if key else ""
             await self._app(scope, receive, send)
             return
         more = common_headers(request_id_of(headers), time.monotonic())
@@ -243,7 +253,9 @@ def _site_error(access: Access, scope: Scope, headers: Headers) -> OaicompatErro
         return InvalidRequestError("Exactly one valid Host header is needed.")
     if not access.check_hosts:
         return None
-    if not host_allowed(*host, scope.get("server"), access.hosts, access.bound):
+    server = scope.get("server")
+    own = tuple(server) if server else None
+    if not host_allowed(*host, own, access.hosts, access.bound):
         return InvalidRequestError(
             "This Host is not served here; list it in server.allowed_hosts.", status=403
         )
@@ -251,15 +263,9 @@ def _site_error(access: Access, scope: Scope, headers: Headers) -> OaicompatErro
     return InvalidRequestError(reason, status=403) if reason else None
 
 
-def _owner(access: Access, headers: Headers) -> str:
-    key = None if access.mode == "off" else presented_key(headers)
-    return sha256(key).hexdigest() if key else ""
-
-
-def _key_error(access: Access, scope: Scope, headers: Headers) -> OaicompatError | None:
+def _key_error(access: Access, scope: Scope, key: bytes | None) -> OaicompatError | None:
     if access.mode == "off" or is_exempt(scope.get("method", ""), scope["path"], access.mode):
         return None
-    key = presented_key(headers)
     if not key:
         return AuthenticationError(
             "You didn't provide an API key. Send it in an Authorization header: Authorization: Bearer KEY."

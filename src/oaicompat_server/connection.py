@@ -21,12 +21,17 @@ _NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 
 
 class Outgoing(Struct, frozen=True):
-    """A request ready for the wire: header names lower-case, no body for GET."""
+    """A request ready for the wire: header names lower-case, without the length, which is the body's."""
 
     method: str
     url: str
     headers: tuple[tuple[str, str], ...]
     body: bytes = b""
+
+    @property
+    def length(self) -> str:
+        """Return what `content-length` says, "" where the request has none."""
+        return str(len(self.body)) if self.body or self.method == "POST" else ""
 
 
 class Waits(Struct, frozen=True):
@@ -106,6 +111,15 @@ def check_sendable(headers: Iterable[tuple[str, str]]) -> None:
 
 
 @lru_cache(256)
+def header_lines(headers: tuple[tuple[str, str], ...]) -> bytes:
+    """Return headers as they stand in a head; raises what `check_sendable` raises.
+
+    A credential's are the same in every request.
+    """
+    check_sendable(headers)
+    return "".join(f"{name}: {value}\r\n" for name, value in headers).encode("ascii")
+
+
 def _is_name(name: str) -> bool:
     return _NAME.fullmatch(name) is not None
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import math
 import re
-import secrets
 import time
 from collections.abc import Awaitable, Callable, Iterable, MutableMapping, Sequence
 from typing import Any, Protocol
@@ -20,6 +19,7 @@ from oaicompat.errors import OaicompatError
 from oaicompat.events import Frame
 from oaicompat.mapper import sse_bytes
 from oaicompat.notes import Note
+from oaicompat_server.entropy import token
 
 Message = MutableMapping[str, Any]
 Scope = MutableMapping[str, Any]
@@ -39,6 +39,7 @@ OWN_HEADERS = (
     b"x-oaicompat-notes, retry-after, x-should-retry"
 )
 _REQUEST_ID = re.compile(rb"[A-Za-z0-9._-]{1,128}\Z")
+_PLAIN = re.compile(r"[!-$&-~]*")
 _SESSION_HEADERS = (b"x-session-id", b"session_id", b"session-id", b"conversation_id")
 _HEADER_CAP = 256
 _NOTES_CAP = 1024
@@ -49,13 +50,19 @@ _CHECKPOINT_EVERY = 16
 
 def find_header(headers: Headers, name: bytes) -> bytes | None:
     """Return the first value of a header (lower-case name), or None."""
-    return next((value for key, value in headers if key == name), None)
+    for key, value in headers:
+        if key == name:
+            return value
+    return None
 
 
 def session_of(headers: Headers) -> str:
     """Return what the headers say of the conversation, "" where they do not."""
-    values = (find_header(headers, name) for name in _SESSION_HEADERS)
-    return next((value.decode("latin-1")[:_HEADER_CAP] for value in values if value), "")
+    for name in _SESSION_HEADERS:
+        value = find_header(headers, name)
+        if value:
+            return value.decode("latin-1")[:_HEADER_CAP]
+    return ""
 
 
 def request_id_of(headers: Headers) -> str:
@@ -63,7 +70,7 @@ def request_id_of(headers: Headers) -> str:
     sent = find_header(headers, b"x-request-id")
     if sent is not None and _REQUEST_ID.match(sent):
         return sent.decode("ascii")
-    return f"req_{secrets.token_hex(16)}"
+    return f"req_{token()}"
 
 
 def common_headers(request_id: str, started: float) -> Headers:
@@ -77,6 +84,8 @@ def common_headers(request_id: str, started: float) -> Headers:
 
 def header_value(text: str, cap: int = _HEADER_CAP) -> bytes:
     """Return `text` with all but 0x21-0x7E percent-encoded, cut between characters at `cap` bytes."""
+    if len(text) <= cap and _PLAIN.fullmatch(text):
+        return text.encode("ascii")
     pieces: list[str] = []
     length = 0
     for character in text[:cap]:

@@ -24,6 +24,7 @@ from oaicompat.dialects.chat import encode_error
 from oaicompat.errors import InvalidRequestError, OaicompatError
 from oaicompat_server.cuts import shutting_down
 from oaicompat_server.framing import common_headers, request_id_of, retry_headers
+from oaicompat_server.joining import Joining
 from oaicompat_server.leaving import leaving_of
 from oaicompat_server.presence import Presence
 from oaicompat_server.stalling import WriteStall
@@ -78,6 +79,7 @@ class GuardedProtocol(HttpToolsProtocol):
         if len(self.connections) > self.limits.connections:
             transport.abort()
             return
+        self._joining = Joining(transport, self.loop)
         self._arm_head()
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -99,6 +101,7 @@ class GuardedProtocol(HttpToolsProtocol):
         return self._active is not None and not self._active.response_complete
 
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
+        cycle.transport = self._joining  # type: ignore[assignment]
         self._active = cycle
         super()._start_asgi_task(cycle, app)
 

@@ -19,7 +19,7 @@ from oaicompat_server.connection import (
     FAILURES,
     Outgoing,
     Waits,
-    check_sendable,
+    header_lines,
     header_map,
     our_error,
     unsendable,
@@ -55,20 +55,24 @@ class Http11Connection(httpcore.AsyncConnectionInterface):
 
     async def exchange(self, request: Outgoing, waits: Waits) -> tuple[int, Mapping[str, str]]:
         self.received = False
-        check_sendable(request.headers)
+        lines = header_lines(request.headers)
         target = _TARGET.fullmatch(request.url)
         if target is None:
             raise unsendable()
-        lines = [f"{request.method} {target[1] or '/'} HTTP/1.1\r\n"]
-        lines += [f"{name}: {value}\r\n" for name, value in request.headers]
-        lines.append("\r\n")
+        first = f"{request.method} {target[1] or '/'} HTTP/1.1\r\n".encode("ascii")
+        if length := request.length:
+            lines = b"%scontent-length: %s\r\n" % (lines, length.encode("ascii"))
+        head = b"%s%s\r\n" % (first, lines)
         try:
-            await self._send(request.method, "".join(lines).encode("ascii"), request.body, waits)
+            await self._send(request.method, head, request.body, waits)
         except FAILURES as failure:
             raise our_error(failure, self.received) from None
         return self._parser.status, header_map(self._parser.headers)
 
     async def read(self) -> bytes:
+        data = self._parser.take()
+        if data or self._parser.complete:
+            return data
         try:
             return await self._read()
         except FAILURES as failure:

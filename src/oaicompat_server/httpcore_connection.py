@@ -143,6 +143,7 @@ class HttpcoreConnection:
         if self._backend is not None:
             self._backend.begin()
         check_sendable(request.headers)
+        length = [("content-length", request.length)] if request.length else []
         self._timeouts = {
             "connect": waits.connect,
             "read": waits.first_byte,
@@ -153,7 +154,7 @@ class HttpcoreConnection:
                 httpcore.Request(
                     request.method,
                     request.url,
-                    headers=list(request.headers),
+                    headers=[*request.headers, *length],
                     content=request.body,
                     extensions={"timeout": self._timeouts},
                 )

@@ -5,7 +5,6 @@ One rule: everything here outlives a request; what belongs to one is in its sess
 
 from __future__ import annotations
 
-import secrets
 import time
 from collections import deque
 from collections.abc import Callable
@@ -23,6 +22,7 @@ from oaicompat.supplies import Supplies
 from oaicompat_server.admission import Admission
 from oaicompat_server.bodies import BodyBudget
 from oaicompat_server.cuts import Cuts
+from oaicompat_server.entropy import token
 from oaicompat_server.media_fetch import MediaFetch
 from oaicompat_server.pool import Pool
 from oaicompat_server.pool.sharing import Sharing
@@ -173,4 +173,4 @@ def internal_error(request_id: str) -> OaicompatError:
 
 
 def _new_id() -> str:
-    return secrets.token_hex(14)
+    return token()[:28]

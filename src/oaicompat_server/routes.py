@@ -66,12 +66,17 @@ _PATTERNS: Mapping[str, re.Pattern[str]] = {
 """Routes with ids in them; ids of models may hold slashes, and ids of items are the clients' own."""
 
 _STACKED = "/chat/completions"
+_COMMON: Mapping[str, Route] = {f"/v1{suffix}": Route(suffix) for suffix in _FIXED}
 
 logger = logging.getLogger("oaicompat")
 
 
 def resolve(path: str) -> Route | None:
     """Return the route of a path, or None."""
+    return _COMMON.get(path) or _resolved(path)
+
+
+def _resolved(path: str) -> Route | None:
     if path in HEALTH:
         return Route(path)
     rest = _unversioned(path.rstrip("/"))

@@ -57,6 +57,11 @@ class Secret:
         known = self._value.encode("utf-8")
         return data.replace(known, b"***") if len(known) >= _SHORTEST else data
 
+    def keep_out_of(self, error: OaicompatError) -> None:
+        """Take the value out of an error's message: whoever was shown it may have repeated it."""
+        error.message = self.kept_out(error.message)
+        error.args = (error.message,)
+
     def __bool__(self) -> bool:
         return bool(self._value)
 
@@ -91,6 +96,5 @@ def keeping_out(secret: Secret) -> Iterator[None]:
     try:
         yield
     except OaicompatError as error:
-        error.message = secret.kept_out(error.message)
-        error.args = (error.message,)
+        secret.keep_out_of(error)
         raise

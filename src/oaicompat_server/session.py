@@ -38,7 +38,6 @@ from oaicompat_server.leaving import listen
 from oaicompat_server.pool import Lease
 from oaicompat_server.recall import Recall
 from oaicompat_server.relay import Incoming, Relay, internal_error
-from oaicompat_server.secret import keeping_out
 from oaicompat_server.span import Span
 from oaicompat_server.upstream import BODY_CAP
 
@@ -209,7 +208,7 @@ class Session:
             owner=self._incoming.owner,
         ) as attempts:
             while True:
-                lease = await _leased(attempts)
+                lease = attempts.lease(time.monotonic()) or await _leased(attempts)
                 try:
                     await self._attempt(exchange, call, lease, base_url, attempts.sentinel)
                 except (UpstreamError, ModelNotFoundError) as error:
@@ -234,7 +233,7 @@ class Session:
         request = exchange.begin_attempt(call, target, sentinel=sentinel)
         lines = endpoint_headers(target, proof.reveal(), credential.payer)
         limit = None if exchange.streaming else BODY_CAP
-        with keeping_out(proof):
+        try:
             opened = self._relay.upstream.open(request, lines, limit, credential.proxy)
             async with opened as response:
                 exchange.receive_head(call, response.status, response.headers)
@@ -251,6 +250,9 @@ class Session:
             failure = exchange.failure(call)
             if failure is not None:
                 raise failure
+        except OaicompatError as error:
+            proof.keep_out_of(error)
+            raise
 
     async def _write(self, frames: tuple[Frame, ...]) -> None:
         effects = self._exchange.effects() if self._exchange is not None else ()

@@ -11,6 +11,7 @@ import asyncio
 import ssl
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping
+from functools import lru_cache
 from types import TracebackType
 from typing import Protocol
 from urllib.parse import urlsplit
@@ -254,12 +255,10 @@ class Upstream:
         `proxy` is the URL of the HTTP proxy to go through, empty for none. A reused connection that turns out
         to be dead before a byte of the reply is replaced once, silently.
         """
-        lines = {"host": urlsplit(request.url).netloc, "accept-encoding": "identity"}
-        lines.update((name.lower(), value) for name, value in headers)
-        if request.body or request.method == "POST":
-            lines["content-length"] = str(len(request.body))
-        outgoing = Outgoing(request.method, request.url, tuple(lines.items()), request.body)
-        return _Open(self, outgoing, body_limit, Place(_origin_text(request.url), proxy))
+        parts = urlsplit(request.url)
+        lines = _lines(parts.netloc, tuple(headers))
+        outgoing = Outgoing(request.method, request.url, lines, request.body)
+        return _Open(self, outgoing, body_limit, Place(f"{parts.scheme}://{parts.netloc}", proxy))
 
     def idle_count(self) -> int:
         """Return how many connections wait for reuse."""
@@ -314,9 +313,12 @@ class Upstream:
             await connections.aclose()
 
 
-def _origin_text(url: str) -> str:
-    parts = urlsplit(url)
-    return f"{parts.scheme}://{parts.netloc}"
+@lru_cache(256)
+def _lines(host: str, headers: tuple[tuple[str, str], ...]) -> tuple[tuple[str, str], ...]:
+    lines = {"host": host, "accept-encoding": "identity"}
+    lines.update((name.lower(), value) for name, value in headers)
+    lines.pop("content-length", None)
+    return tuple(lines.items())
 
 
 def _check_head(status: int, headers: Mapping[str, str]) -> None:

@@ -6,7 +6,6 @@ One rule: an item is the client's; what is listed is what was sent, completed, i
 from __future__ import annotations
 
 import re
-import secrets
 import time
 from collections.abc import Callable, Sequence
 from typing import TypeVar
@@ -22,6 +21,7 @@ from oaicompat.dialects.responses.conversations import (
 from oaicompat.errors import InvalidRequestError, OaicompatError
 from oaicompat.supplies import Item
 from oaicompat_server.bodies import has_body, read_body
+from oaicompat_server.entropy import token
 from oaicompat_server.handlers.context import Context, Table, read_only, shown
 from oaicompat_server.handlers.query import Page, Query, item_list
 from oaicompat_server.relay import Relay
@@ -54,9 +54,9 @@ class Conversations:
 
     async def _create(self, context: Context) -> None:
         body = await self._body(context) if has_body(context.headers) else b"{}"
-        token = secrets.token_hex(14)
-        items, metadata = await _apart(body, lambda: read_conversation(body, token))
-        conversation = Conversation(f"conv_{token}", float(int(time.time())), metadata)
+        unique = token()[:28]
+        items, metadata = await _apart(body, lambda: read_conversation(body, unique))
+        conversation = Conversation(f"conv_{unique}", float(int(time.time())), metadata)
         await self._relay.store.create_conversation(context.owner, conversation, items)
         await context.reply(_data(conversation))
 
@@ -83,7 +83,7 @@ class Conversations:
     async def _add(self, context: Context) -> None:
         body = await self._body(context)
         conversation_id = _id_of(context)
-        items = await _apart(body, lambda: read_items(body, secrets.token_hex(14)))
+        items = await _apart(body, lambda: read_items(body, token()[:28]))
         if not await self._relay.store.add_items(
             context.owner, conversation_id, items, time.time()
         ):

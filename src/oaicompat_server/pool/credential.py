@@ -49,7 +49,7 @@ SourceOf = Callable[[CredentialSettings], TokenSource]
 """Makes the source of a credential that needs one; raises `ConfigError` where it cannot."""
 
 
-class Credential(Struct, frozen=True):
+class Credential(Struct, frozen=True, cache_hash=True):
     """One key, token or account, and where it is used; `base_url` is empty for the default.
 
     `priority` is the tier, the lowest is served first; `weight` its share within the tier; `quota_group` names

@@ -81,10 +81,11 @@ class Pool:
         self._events += 1
         take_turn(slot, self._served, self._events)
         lease = Lease(self, slot, wanted.model, self._events, wanted.owner)
-        probed = [cell for _, cell in self._about(slot, wanted.model) if cell.half_open(now)]
-        for cell in probed:
-            cell.begin(lease, now)
-        lease.probes = tuple(probed)
+        if self._cells:
+            probed = [cell for _, cell in self._about(slot, wanted.model) if cell.half_open(now)]
+            for cell in probed:
+                cell.begin(lease, now)
+            lease.probes = tuple(probed)
         return lease
 
     def peek(self, now: float, wanted: Wanted) -> Credential | None:
@@ -96,14 +97,15 @@ class Pool:
         """Take the outcome of a lease: None for success, else the error whose `cause` decides."""
         self._events += 1
         slot = lease.slot
-        # What was raised holds its request, body and all, by its traceback; a cooldown outlives that by far.
-        error = copy(error)
         if error is None:
             slot.suspect = False
             for key, cell in self._about(slot, lease.model):
                 if cell.renewed(lease.begun):
                     del self._cells[key]
-        elif error.cause in REFUSED:
+            return
+        # What was raised holds its request, body and all, by its traceback; a cooldown outlives that by far.
+        error = copy(error)
+        if error.cause in REFUSED:
             self._refuse(slot, lease, error)
         elif (rule := rule_of(error)) is not None:
             cell = self._cell(_key(slot, lease.model, rule.kind, error), now)
@@ -200,7 +202,7 @@ class Pool:
         return found
 
     def _ready(self, slot: Slot, now: float, wanted: Wanted) -> bool:
-        return all(
+        return not self._cells or all(
             cell.ready_at() <= now
             or (wanted.retrying and not cell.firm)
             or cell.passes(wanted.owner)
@@ -209,8 +211,6 @@ class Pool:
 
     def _about(self, slot: Slot, model: str) -> Iterator[tuple[CellKey, Cell]]:
         """Yield what is known of one credential and model."""
-        if not self._cells:
-            return
         keys: tuple[CellKey, ...] = (
             (slot.quota, "limit", model),
             (slot.own, "denial", model),

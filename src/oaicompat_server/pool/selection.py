@@ -7,7 +7,7 @@ machine (weighted rendezvous hashing), and where that one is missing only its ow
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Collection, Sequence
 from hashlib import blake2b, sha256
 from types import TracebackType
 from typing import Protocol
@@ -39,7 +39,9 @@ class Wanted(Struct, frozen=True):
         """Tell whether a slot would do, whatever rests."""
         if slot.out is not None or (self.only is not None and slot.credential != self.only):
             return False
-        return slot.credential not in self.exclude and (not self.model or slot.allows(self.model))
+        if self.exclude and slot.credential in self.exclude:
+            return False
+        return not self.model or slot.allows(self.model)
 
 
 class Slot:
@@ -70,7 +72,7 @@ class Slot:
         self.own = credential.identity
         self.quota = f"group-{_digest(group)}" if group else self.own
         self.door = f"door-{_digest(credential.door)}"
-        self.allows: Callable[[str], bool] = name_matcher(credential.models or ("*",))
+        self.allows = name_matcher(credential.models) if credential.models else _any
         self.in_flight = 0
         self.served = 0
         self.turn = 0.0
@@ -150,6 +152,10 @@ def take_turn(slot: Slot, served: float, number: int) -> None:
     slot.turn = max(slot.turn, served) + 1.0 / slot.credential.weight
     slot.last = number
     slot.served += 1
+
+
+def _any(model: str) -> bool:
+    return True
 
 
 def _load(slot: Slot) -> float:
