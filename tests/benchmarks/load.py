@@ -84,6 +84,8 @@ class Client(asyncio.Protocol):
                 return
             self.left = self.length(data[: end + 2])
             self.buffer, self.tail, data = b"", b"", data[end + 4 :]
+            if self.meter.failure:
+                return
         if self.left == _CHUNKED:
             self.tail = data[-7:] if len(data) > 6 else (self.tail + data)[-7:]
             if self.tail == _END:
