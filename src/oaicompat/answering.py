@@ -6,7 +6,7 @@ kept, its ending waits until `conclude`: what keeps it can fail, and then the cl
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from weakref import WeakMethod
 
 from oaicompat.dialects import AnswerContext, Dialect, Encoder
@@ -24,8 +24,8 @@ from oaicompat.events import (
     PartStart,
     Usage,
 )
-from oaicompat.messages import Signature, ToolCall
-from oaicompat.strands import Strand, failure
+from oaicompat.messages import ToolCall
+from oaicompat.strands import Strand
 from oaicompat.supplies import Effect, RememberSignature
 
 
@@ -73,7 +73,9 @@ class Answering:
         if not self._streaming:
             return self._collect(number, strand, events)
         wanted = self._watched(number, strand, events)
-        frames = self._answer_encoder().encode(wanted) if wanted else []
+        if not wanted:
+            return ()
+        frames = self._answer_encoder().encode(wanted)
         if frames:
             self.committed = True
             self.calls_committed.add(number)
@@ -94,8 +96,7 @@ class Answering:
         self.committed = True
         if self._streaming:
             return tuple(self._answer_encoder().encode(events))
-        for event in events:
-            self._folder.add(event)
+        self._folder.take(events)
         return self._whole()
 
     def fail(self, error: OaicompatError) -> tuple[Frame, ...]:
@@ -122,55 +123,60 @@ class Answering:
 
     def _watched(self, number: int, strand: Strand, events: list[Event]) -> list[Event]:
         """Note what passes, and keep to one opening and one ending for all calls of the answer."""
-        if len(events) == 1 and type(events[0]) is Delta:
+        last = events[-1]
+        if type(last) is Delta and len(events) == 1:
             return events
-        failed = failure(events)
-        whole = events if failed is None else events[:-1]
-        wanted = [passed for event in whole for passed in self._passed(strand, event)]
-        if failed is None:
-            return wanted
+        if type(last) is not Failed:
+            return self._passed(strand, events)
+        wanted = self._passed(strand, events[:-1])
         if not (wanted or number in self.calls_committed):
-            raise failed
-        self.failed = self.failures[number] = failed
-        return [*wanted, Failed(failed)]
+            raise last.error
+        self.failed = self.failures[number] = last.error
+        return [*wanted, last]
 
-    def _passed(self, strand: Strand, event: Event) -> Sequence[Event]:
-        """Take note of an event; return what of it belongs to the answer as a whole."""
-        match event:
-            case Opened():
-                first, self._opened = not self._opened, True
-                return (event,) if first else ()
-            case PartStart(part=ToolCall(signature=Signature() as signature) as called):
-                self._signatures.append(RememberSignature(called.id, signature))
-            case Finished():
-                self.finishes[event.choice] = event.reason
-            case Metered():
+    def _passed(self, strand: Strand, events: list[Event]) -> list[Event]:
+        """Take note of events; return those of the answer as a whole."""
+        wanted: list[Event] = []
+        for event in events:
+            if type(event) is Delta:
+                wanted.append(event)
+            elif type(event) is Opened:
+                if not self._opened:
+                    wanted.append(event)
+                self._opened = True
+            elif type(event) is Metered:
                 self.usage = self.usage + event.usage if self.usage else event.usage
-                return ()
-            case Completed():
+            elif type(event) is Completed:
                 strand.complete = True
-                return self._completed(event)
-        return (event,)
+                wanted += self._completed(event)
+            else:
+                self._note(event)
+                wanted.append(event)
+        return wanted
 
-    def _completed(self, event: Completed) -> Sequence[Event]:
-        if not all(each.complete for each in self._strands):
-            return ()
+    def _note(self, event: Event) -> None:
+        if type(event) is Finished:
+            self.finishes[event.choice] = event.reason
+        elif type(event) is PartStart and type(event.part) is ToolCall and event.part.signature:
+            self._signatures.append(RememberSignature(event.part.id, event.part.signature))
+
+    def _completed(self, event: Completed) -> list[Event]:
+        for strand in self._strands:
+            if not strand.complete:
+                return []
         ending: list[Event] = [Metered(self.usage), event] if self.usage else [event]
         if not self._held:
             return ending
         self._ending = ending
-        return ()
+        return []
 
     def _collect(self, number: int, strand: Strand, events: list[Event]) -> tuple[Frame, ...]:
         """Fold the events of an answer that is not streamed, each call's once it is whole."""
         if not strand.hold(events):
             return ()
-        ended = False
-        for event in strand.held:
-            for passed in self._passed(strand, event):
-                self._folder.add(passed)
-                ended = isinstance(passed, Completed)
-        if not ended:
+        passed = self._passed(strand, strand.held)
+        self._folder.take(passed)
+        if not passed or type(passed[-1]) is not Completed:
             return ()
         self.committed = True
         self.calls_committed.add(number)

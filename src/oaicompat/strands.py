@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from oaicompat.errors import OaicompatError
 from oaicompat.events import Completed, Event, Failed
 from oaicompat.notes import Notes
 from oaicompat.providers.gemini.candidate import Reading
@@ -88,20 +87,17 @@ class Strand:
         return events
 
     def hold(self, events: list[Event]) -> bool:
-        """Keep events of an answer that is not streamed; tell whether it is whole. Raises its failure."""
-        failed = failure(events)
-        if failed is not None:
-            raise failed
-        self.held.extend(events)
-        return bool(events) and isinstance(events[-1], Completed)
+        """Keep events, at least one, of an answer that is not streamed; tell whether it is whole.
+
+        Raises its failure.
+        """
+        last = events[-1]
+        if type(last) is Failed:
+            raise last.error
+        self.held += events
+        return type(last) is Completed
 
     def _reader(self) -> Decoder | CountDecoder:
         if self._decoder is None:
             raise ValueError("an attempt is begun before its answer is read")
         return self._decoder
-
-
-def failure(events: list[Event]) -> OaicompatError | None:
-    """Return the error that events end with, if they do."""
-    last = events[-1] if events else None
-    return last.error if isinstance(last, Failed) else None

@@ -8,7 +8,7 @@ are the field's own: `reasoning_content`, `images`, `reasoning_details`, `native
 from __future__ import annotations
 
 from binascii import a2b_base64, b2a_base64
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -22,6 +22,7 @@ from oaicompat.signatures import carrier, describe, needed
 
 Data = dict[str, Any]
 
+_COUNTED = (("audio", "audio_tokens"), ("text", "text_tokens"), ("image", "image_tokens"))
 _RAW_SOUND = ("audio/l16", "audio/pcm")
 
 
@@ -41,24 +42,30 @@ def encode_error(error: OaicompatError) -> bytes:
 
 def usage_data(usage: Usage) -> Data:
     """Return the usage object; modalities stand in the details where the provider told them apart."""
-    prompt = {"cached_tokens": usage.cached, "audio_tokens": usage.input_details.get("audio", 0)}
+    prompt = {"cached_tokens": usage.cached, "audio_tokens": 0}
     completion = {
         "reasoning_tokens": usage.reasoning,
-        "audio_tokens": usage.output_details.get("audio", 0),
+        "audio_tokens": 0,
         "accepted_prediction_tokens": 0,
         "rejected_prediction_tokens": 0,
     }
-    for details, counts in ((prompt, usage.input_details), (completion, usage.output_details)):
-        for modality in ("text", "image"):
-            if modality in counts:
-                details[f"{modality}_tokens"] = counts[modality]
+    if usage.input_details:
+        _add_modalities(prompt, usage.input_details)
+    if usage.output_details:
+        _add_modalities(completion, usage.output_details)
     return {
         "prompt_tokens": usage.input,
         "completion_tokens": usage.output,
-        "total_tokens": usage.total,
+        "total_tokens": usage.input + usage.output,
         "prompt_tokens_details": prompt,
         "completion_tokens_details": completion,
     }
+
+
+def _add_modalities(details: dict[str, int], counts: Mapping[str, int]) -> None:
+    for modality, key in _COUNTED:
+        if modality in counts:
+            details[key] = counts[modality]
 
 
 def finish_reason(reason: FinishReason, context: AnswerContext) -> str:

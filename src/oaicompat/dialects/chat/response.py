@@ -72,19 +72,21 @@ _decode_string = msgspec.json.Decoder(str).decode
 
 def encode_response(response: Response, context: AnswerContext) -> bytes:
     """Encode a whole answer as a `chat.completion` body."""
+    usage = response.usage
+    choices = []
+    for index, choice in enumerate(response.choices):
+        choices.append(_choice_data(index, choice, context))
     body: Data = {
         "id": f"chatcmpl-{context.token or response.response_id or '0'}",
         "object": "chat.completion",
         "created": context.created,
         "model": context.model,
-        "choices": [
-            _choice_data(index, choice, context) for index, choice in enumerate(response.choices)
-        ],
-        "usage": usage_data(response.usage or Usage()),
+        "choices": choices,
+        "usage": usage_data(usage or Usage()),
         "system_fingerprint": response.model_version or None,
     }
-    if response.usage and response.usage.service_tier:
-        body["service_tier"] = response.usage.service_tier
+    if usage is not None and usage.service_tier:
+        body["service_tier"] = usage.service_tier
     return _encode(body)
 
 
@@ -99,37 +101,44 @@ def _choice_data(index: int, choice: Choice, context: AnswerContext) -> Data:
 
 
 def _message_data(choice: Choice, context: AnswerContext) -> Data:
-    content, reasoning, refusal = [], [], []
+    text = reasoning = refusal = ""
     calls: list[ToolCall] = []
     media: list[Media] = []
     for part in choice.parts:
-        match part:
-            case Thought():
-                reasoning.append(part.text)
-            case Refusal():
-                refusal.append(part.text)
-            case ToolCall():
-                calls.append(part)
-            case Media() if not shown(part, context.options):
-                media.append(part)
-            case _:
-                content.append(shown(part, context.options))
-    text = "".join(content)
+        if type(part) is Text:
+            text += part.text
+        elif type(part) is Thought:
+            reasoning += part.text
+        elif type(part) is Refusal:
+            refusal += part.text
+        elif type(part) is ToolCall:
+            calls.append(part)
+        elif type(part) is Media and not shown(part, context.options):
+            media.append(part)
+        else:
+            text += shown(part, context.options)
     message: Data = {
         "role": "assistant",
         "content": text if text or not (calls or refusal or media) else None,
-        "refusal": "".join(refusal) or None,
+        "refusal": refusal or None,
         "annotations": [annotation_data(each) for each in choice.citations],
     }
     if reasoning:
-        message["reasoning_content"] = "".join(reasoning)
-    if calls and context.request.legacy_functions:
-        for _ in calls[1:]:
-            context.notes.dropped("choices.message.function_call", "the legacy form holds one call")
-        message["function_call"] = {"name": calls[0].name, "arguments": calls[0].arguments}
-    elif calls:
+        message["reasoning_content"] = reasoning
+    if calls:
+        _add_calls(message, calls, context)
+    if media:
+        message |= _media_data(media, context)
+    return message | extensions(choice.parts, choice.search, context)
+
+
+def _add_calls(message: Data, calls: list[ToolCall], context: AnswerContext) -> None:
+    if not context.request.legacy_functions:
         message["tool_calls"] = [call_data(call, call.arguments) for call in calls]
-    return message | _media_data(media, context) | extensions(choice.parts, choice.search, context)
+        return
+    for _ in calls[1:]:
+        context.notes.dropped("choices.message.function_call", "the legacy form holds one call")
+    message["function_call"] = {"name": calls[0].name, "arguments": calls[0].arguments}
 
 
 def _media_data(media: list[Media], context: AnswerContext) -> Data:

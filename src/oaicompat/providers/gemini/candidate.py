@@ -87,12 +87,12 @@ class CandidateDecoder:
     __slots__ = (
         "_arguments",
         "_calls",
-        "_fast",
         "_finish",
         "_message",
         "_notes",
         "_number",
         "_open",
+        "_raw",
         "_reading",
         "_shown",
         "_sources",
@@ -103,7 +103,7 @@ class CandidateDecoder:
     def __init__(self, number: int, reading: Reading, notes: Notes, token: str) -> None:
         self._number = number
         self._reading = reading
-        self._fast = reading.fast
+        self._raw = reading.fast and reading.streamed
         self._notes = notes
         self.token = token
         self._open: type[Text] | type[Thought] | None = None
@@ -113,7 +113,7 @@ class CandidateDecoder:
         self._shown = False
         self._finish: str | None = None
         self._message: str | None = None
-        self._sources = Sources()
+        self._sources: Sources | None = None
 
     @property
     def native(self) -> str | None:
@@ -133,14 +133,24 @@ class CandidateDecoder:
         if candidate.finish_reason is not None:
             self._finish = name(candidate.finish_reason)
             self._message = candidate.finish_message or self._message
+        if (
+            candidate.grounding_metadata
+            or candidate.citation_metadata
+            or candidate.url_context_metadata
+        ):
+            self._cite(candidate)
+        if candidate.logprobs_result:
+            self._logprobs(candidate.logprobs_result, events)
+
+    def _cite(self, candidate: Candidate) -> None:
+        if self._sources is None:
+            self._sources = Sources()
         if candidate.grounding_metadata:
             self._sources.add_grounding(candidate.grounding_metadata)
         if candidate.citation_metadata:
             self._sources.add_citations(candidate.citation_metadata)
         if candidate.url_context_metadata:
             self._sources.add_pages(candidate.url_context_metadata)
-        if candidate.logprobs_result:
-            self._logprobs(candidate.logprobs_result, events)
 
     def reopen(self) -> None:
         """Forget how the body ended, which another one continues."""
@@ -176,15 +186,11 @@ class CandidateDecoder:
                 self._texts.append([])
         if kind is Text:
             self._texts[-1].append(raw)
-        events.append(Delta(self._number, "", raw) if self._fast else Delta(self._number, text))
+        events.append(Delta(self._number, "", raw) if self._raw else Delta(self._number, text))
 
-    def more_text(self, texts: list[bytes], events: list[Event]) -> None:
-        """Take more of the plain text that is open, as JSON strings that are known to decode."""
-        number, pieces = self._number, self._texts[-1]
-        for raw in texts:
-            if raw != _EMPTY:
-                pieces.append(raw)
-                events.append(Delta(number, "", raw))
+    def open_text(self) -> tuple[int, list[bytes]]:
+        """Return the choice, and the pieces of its text that is open, to be added to."""
+        return self._number, self._texts[-1]
 
     def _part(self, part: AnswerPart, events: list[Event]) -> None:
         signature = self._signature(part)
