@@ -23,7 +23,7 @@ from oaicompat.providers.gemini.tool_turns import encode_results, unasked_result
 _SPACE = Part(text=" ")
 
 
-class Conversation(Struct, frozen=True):
+class Conversation(Struct, frozen=True, gc=False):
     """The two places a conversation goes to."""
 
     system: Content | None
@@ -90,7 +90,7 @@ def _system(leading: Sequence[Message], context: Context) -> Content | None:
             if not isinstance(part, Text):
                 context.notes.dropped(message.path, "system instructions hold only text")
             elif part.text:
-                parts.append(Part(text=part.text))
+                parts.append(Part(part.text))
     return Content(parts=parts) if parts else None
 
 
@@ -122,8 +122,10 @@ def _last_user(messages: Sequence[Message]) -> int:
     """Find the last real user message: signatures are checked only after it."""
     for index in range(len(messages) - 1, -1, -1):
         message = messages[index]
-        if message.role == "user" and any(map(_says_something, message.parts)):
-            return index
+        if message.role == "user":
+            for part in message.parts:
+                if _says_something(part):
+                    return index
     return -1
 
 

@@ -25,24 +25,20 @@ _DIGEST_BYTES = 5
 def used_names(request: Request) -> set[str]:
     """Collect every tool name the request mentions, in declarations and in history."""
     names = {tool.name for tool in request.tools if not isinstance(tool, HostedTool)}
-    names.update(
-        [
-            part.name
-            for message in request.messages
-            if message.role == "assistant"
-            for part in message.parts
-            if isinstance(part, ToolCall)
-        ]
-    )
+    for message in request.messages:
+        if message.role == "assistant":
+            for part in message.parts:
+                if isinstance(part, ToolCall):
+                    names.add(part.name)
     return names
 
 
 def upstream_names(names: Iterable[str]) -> Mapping[str, str]:
     """Map each name that Gemini would refuse to the one it travels under."""
     taken = set(names)
-    illegal = sorted(name for name in taken if not is_legal(name))
+    illegal = [name for name in taken if not is_legal(name)]
     mapped: dict[str, str] = {}
-    for name in illegal:
+    for name in sorted(illegal):
         mapped[name] = _mangled(name, taken)
         taken.add(mapped[name])
     return mapped
