@@ -12,14 +12,14 @@ ANSWER = Scenario("answer, c=32", SERVERS, 32)
 AGENT = Scenario("request of an agent, 120 KB, c=8", SERVERS, 8, body="agent")
 # The stock pool takes seconds for an answer here, so that only the other floor is asked.
 HELD = Scenario(
-    "300 ms upstream, c=256", ("direct", "gateway", "passc"), 256, seconds=3.0, delay=0.3
+    "300 ms upstream, c=256", ("direct", "gateway", "passc"), 256, seconds=2.5, delay=0.3
 )
 HELD_MANY = Scenario(
-    "300 ms upstream, c=1000", ("direct", "gateway", "passc"), 1000, seconds=3.0, delay=0.3
+    "300 ms upstream, c=1000", ("direct", "gateway", "passc"), 1000, seconds=2.5, delay=0.3
 )
 BURST = Scenario("burst stream, c=8", SERVERS, 8, chunks=100)
-PACED = Scenario("paced stream, c=64", SERVERS, 64, seconds=3.0, chunks=100, pace=0.02)
-LIGHT = Scenario("20 ms upstream, c=2", ("direct", *SERVERS), 2, seconds=3.0, delay=0.02)
+PACED = Scenario("paced stream, c=64", SERVERS, 64, seconds=2.5, chunks=100, pace=0.02)
+LIGHT = Scenario("20 ms upstream, c=2", ("direct", *SERVERS), 2, seconds=2.5, delay=0.02)
 STORES = ("unstored", "memory", "sqlite")
 RESPONSE = Scenario("response, c=32", STORES, 32, body="response")
 BURST_RESPONSE = Scenario("burst response, c=8", STORES, 8, chunks=100, body="response")

@@ -24,7 +24,7 @@ from tests.benchmarks.samples import small_request
 from tests.benchmarks.scenarios import Scenario, cost, print_taken, take
 
 PAIR = ("gateway", "pass")
-WORKERS = Scenario("one gateway and two, c=64", ("gateway", "two gateways"), 64, seconds=3.0)
+WORKERS = Scenario("one gateway and two, c=64", ("gateway", "two gateways"), 64, seconds=2.5)
 STREAMS = Scenario("1,000 streams", ("gateway",), 1000, chunks=40, pace=0.4)
 LOADS = (
     Scenario("answers", PAIR, 64, seconds=2.0),

@@ -19,7 +19,7 @@ class Scenario(Struct, frozen=True):
     name: str
     servers: tuple[str, ...]
     connections: int
-    seconds: float = 2.5
+    seconds: float = 2.0
     delay: float = 0.0
     chunks: int = 0
     pace: float = 0.0
