@@ -79,7 +79,7 @@ def encode_request(
     except UnicodeEncodeError:
         raise InvalidRequestError("The request holds text that is not valid Unicode.") from None
     custom = [tool.name for tool in request.tools if isinstance(tool, CustomTool)]
-    names = {upstream: name for name, upstream in renamed.items()} if renamed else renamed
+    names = {upstream: name for name, upstream in renamed.items()}
     served = None if extras.served is None else _served(context, extras.served)
     return Encoded(encoded, names, frozenset(custom), served)
 
