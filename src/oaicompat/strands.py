@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from oaicompat.events import Completed, Event, Failed
+from oaicompat.events import Completed, Event, Failed, Response, fold
 from oaicompat.notes import Notes
 from oaicompat.providers.gemini.candidate import Reading
 from oaicompat.providers.gemini.counting import CountDecoder
@@ -37,7 +37,7 @@ class Strand:
         self.complete = False
         self.continuation: str | None = None
         self.notes = Notes()
-        self.held: list[Event] = []
+        self._held: list[Event] = []
         self._model = model
         self._parameter = parameter
         self._decoder: Decoder | CountDecoder | None = None
@@ -86,16 +86,22 @@ class Strand:
             self.due = True
         return events
 
-    def hold(self, events: list[Event]) -> bool:
-        """Keep events, at least one, of an answer that is not streamed; tell whether it is whole.
+    def answer(self) -> Response | None:
+        """Take the end of the body of an answer that is not streamed; return it once it is whole.
 
-        Raises its failure.
+        Raises the error it was.
         """
-        last = events[-1]
+        decoder = self._decoder
+        if type(decoder) is Decoder and self._status < 300:
+            plain = decoder.plain()
+            if plain is not None:
+                return plain
+        events = self.close()
+        last = events[-1] if events else None
         if type(last) is Failed:
             raise last.error
-        self.held += events
-        return type(last) is Completed
+        self._held += events
+        return fold(self._held) if type(last) is Completed else None
 
     def _reader(self) -> Decoder | CountDecoder:
         if self._decoder is None:

@@ -35,7 +35,6 @@ from oaicompat.messages import (
 from oaicompat.notes import Notes
 from oaicompat.providers.gemini.answer_parts import compact, media, provider_part, verbatim
 from oaicompat.providers.gemini.answer_schema import (
-    AnswerContent,
     AnswerPart,
     Candidate,
     FunctionCall,
@@ -320,22 +319,22 @@ class _StreamedCall:
         events.append(PartEnd(self._number))
 
 
-def plain_text(chunk: GenerateContentResponse) -> bytes | None:
-    """Return the text of a chunk that holds one piece of plain text and nothing else of note."""
-    match chunk.candidates:
-        case [
-            Candidate(
-                content=AnswerContent(
-                    parts=[AnswerPart(thought=None, thought_signature=None) as part]
-                ),
-                finish_reason=None,
-                index=None | 0,
-            ) as candidate
-        ] if part.text and not _remarkable(candidate) and chunk.prompt_feedback is None:
-            text = bytes(part.text)
-            return None if text in _NOTHING else text
-        case _:
-            return None
+def plain_text(chunk: GenerateContentResponse, finish: str | None = None) -> bytes | None:
+    """Return the text of a chunk that holds one piece of plain text, this finish and nothing else of note."""
+    candidates = chunk.candidates
+    if candidates is None or len(candidates) != 1 or chunk.prompt_feedback is not None:
+        return None
+    candidate = candidates[0]
+    content = candidate.content
+    if candidate.finish_reason != finish or candidate.index or _remarkable(candidate):
+        return None
+    if content is None or content.parts is None or len(content.parts) != 1:
+        return None
+    part = content.parts[0]
+    if part.thought is not None or part.thought_signature is not None:
+        return None
+    text = bytes(part.text)
+    return None if not text or text in _NOTHING else text
 
 
 def _remarkable(candidate: Candidate) -> bool:

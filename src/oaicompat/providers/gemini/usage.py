@@ -8,6 +8,7 @@ recorded answer total = prompt + candidates + thoughts + toolUse, so sums here a
 from __future__ import annotations
 
 import msgspec
+from msgspec import Raw
 
 from oaicompat.events import Usage
 from oaicompat.providers.gemini.answer_schema import ModalityCount, UsageMetadata
@@ -60,6 +61,12 @@ class Counter:
                 counts = merged(counts, later)
         self._kept = []
         return usage(counts) if counts is not None else None
+
+
+def read_usage(raw: Raw) -> Usage | None:
+    """Return the usage of a whole answer, if it tells any; raises `msgspec.DecodeError`."""
+    counts = _decode(raw) if raw else None
+    return usage(counts) if counts is not None else None
 
 
 def merged(earlier: UsageMetadata | None, later: UsageMetadata) -> UsageMetadata:
