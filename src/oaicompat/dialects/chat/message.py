@@ -8,10 +8,11 @@ are the field's own: `reasoning_content`, `images`, `reasoning_details`, `native
 from __future__ import annotations
 
 from binascii import a2b_base64, b2a_base64
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import msgspec
+from msgspec import UNSET, Struct, UnsetType
 
 from oaicompat.dialects import AnswerContext, AnswerOptions
 from oaicompat.errors import OaicompatError
@@ -22,7 +23,6 @@ from oaicompat.signatures import carrier, describe, needed
 
 Data = dict[str, Any]
 
-_COUNTED = (("audio", "audio_tokens"), ("text", "text_tokens"), ("image", "image_tokens"))
 _RAW_SOUND = ("audio/l16", "audio/pcm")
 
 
@@ -40,32 +40,48 @@ def encode_error(error: OaicompatError) -> bytes:
     )
 
 
-def usage_data(usage: Usage) -> Data:
-    """Return the usage object; modalities stand in the details where the provider told them apart."""
-    prompt = {"cached_tokens": usage.cached, "audio_tokens": 0}
-    completion = {
-        "reasoning_tokens": usage.reasoning,
-        "audio_tokens": 0,
-        "accepted_prediction_tokens": 0,
-        "rejected_prediction_tokens": 0,
-    }
-    if usage.input_details:
-        _add_modalities(prompt, usage.input_details)
-    if usage.output_details:
-        _add_modalities(completion, usage.output_details)
-    return {
-        "prompt_tokens": usage.input,
-        "completion_tokens": usage.output,
-        "total_tokens": usage.input + usage.output,
-        "prompt_tokens_details": prompt,
-        "completion_tokens_details": completion,
-    }
+class PromptDetails(Struct, gc=False):
+    """`prompt_tokens_details`; modalities stand there where the provider told them apart."""
+
+    cached_tokens: int
+    audio_tokens: int
+    text_tokens: int | UnsetType
+    image_tokens: int | UnsetType
 
 
-def _add_modalities(details: dict[str, int], counts: Mapping[str, int]) -> None:
-    for modality, key in _COUNTED:
-        if modality in counts:
-            details[key] = counts[modality]
+class CompletionDetails(Struct, gc=False):
+    """`completion_tokens_details`."""
+
+    reasoning_tokens: int
+    audio_tokens: int
+    accepted_prediction_tokens: int
+    rejected_prediction_tokens: int
+    text_tokens: int | UnsetType
+    image_tokens: int | UnsetType
+
+
+class UsageData(Struct, gc=False):
+    """`usage`."""
+
+    prompt_tokens: int
+    completion_tokens: int
+    total_tokens: int
+    prompt_tokens_details: PromptDetails
+    completion_tokens_details: CompletionDetails
+
+
+def usage_data(usage: Usage) -> UsageData:
+    """Return the usage object."""
+    sent, made = usage.input_details.get, usage.output_details.get
+    return UsageData(
+        usage.input,
+        usage.output,
+        usage.input + usage.output,
+        PromptDetails(usage.cached, sent("audio", 0), sent("text", UNSET), sent("image", UNSET)),
+        CompletionDetails(
+            usage.reasoning, made("audio", 0), 0, 0, made("text", UNSET), made("image", UNSET)
+        ),
+    )
 
 
 def finish_reason(reason: FinishReason, context: AnswerContext) -> str:
@@ -90,17 +106,20 @@ def call_data(call: ToolCall, arguments: str) -> Data:
     return data
 
 
-def annotation_data(citation: Citation) -> Data:
-    """Return one `url_citation`; offsets count code points of `content`."""
-    return {
-        "type": "url_citation",
-        "url_citation": {
-            "start_index": citation.start,
-            "end_index": citation.end,
-            "url": citation.url,
-            "title": citation.title,
-        },
-    }
+def annotations_data(citations: Iterable[Citation]) -> list[Data]:
+    """Return `annotations`, each a `url_citation`; offsets count code points of `content`."""
+    return [
+        {
+            "type": "url_citation",
+            "url_citation": {
+                "start_index": citation.start,
+                "end_index": citation.end,
+                "url": citation.url,
+                "title": citation.title,
+            },
+        }
+        for citation in citations
+    ]
 
 
 def logprobs_data(tokens: Iterable[TokenLogprob]) -> Data:
@@ -175,7 +194,10 @@ def extensions(parts: Sequence[Part], search: Search | None, context: AnswerCont
     """Return the message fields that carry what chat has no place for: order, signatures, searches."""
     google: Data = {}
     data: Data = {}
-    if needed(parts):
+    carried = needed(parts)
+    if not carried and search is None:
+        return data
+    if carried:
         described = (describe(part, shown(part, context.options)) for part in parts)
         google = carrier([each for each in described if each is not None], _backend(parts))
         signed = [part for part in parts if _signature(part)]

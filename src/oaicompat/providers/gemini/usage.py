@@ -101,7 +101,9 @@ def usage(counts: UsageMetadata) -> Usage:
 
 def _by_modality(details: list[ModalityCount] | None) -> dict[str, int]:
     counts: dict[str, int] = {}
-    for detail in details or ():
+    if not details:
+        return counts
+    for detail in details:
         modality, count = detail.modality, detail.token_count
         if modality and count:
             key = (
