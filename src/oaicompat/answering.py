@@ -6,40 +6,37 @@ kept, its ending waits until `conclude`: what keeps it can fail, and then the cl
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from weakref import WeakMethod
-
 from oaicompat.dialects import AnswerContext, Dialect, Encoder
 from oaicompat.errors import OaicompatError
 from oaicompat.events import (
+    UNOPENED,
     Completed,
     Delta,
     Event,
     Failed,
     Finished,
-    Folder,
     Frame,
     Metered,
     Opened,
     PartStart,
+    Response,
     Usage,
 )
-from oaicompat.messages import Signature, ToolCall
-from oaicompat.strands import Strand, failure
+from oaicompat.messages import Part, ToolCall
+from oaicompat.strands import Strand
 from oaicompat.supplies import Effect, RememberSignature
 
 
 class Answering:
     """The answer of one exchange; `strands` are its calls, a list that may still grow.
 
-    `context` gives what encoders are told, once it is known: weakly, because it is the exchange's, which would
-    else outlive its use with all that was sent. `held` says that the ending waits for `conclude`.
+    `context` is what encoders are told; `held` says that the ending waits for `conclude`.
     """
 
     def __init__(
         self,
         dialect: Dialect,
-        context: WeakMethod[Callable[[], AnswerContext]],
+        context: AnswerContext,
         strands: list[Strand],
         *,
         streaming: bool,
@@ -52,32 +49,54 @@ class Answering:
         self.failures: dict[int, OaicompatError] = {}
         self.finishes: dict[int, str] = {}
         self._dialect = dialect
-        self._make_context = context
-        self._context: AnswerContext | None = None
+        self._context = context
         self._strands = strands
         self._streaming = streaming
         self._held = held
-        self._ending: list[Event] = []
         self._encoder: Encoder | None = None
-        self._folder = Folder()
         self._opened = False
+        self._ending: list[Event] = []
+        self._answers: dict[int, Response] = {}
+        self._waiting: Response | None = None
         self._signatures: list[Effect] = []
 
     def take(self, number: int, strand: Strand, events: list[Event]) -> tuple[Frame, ...]:
-        """Take events of one call; return the frames they become.
+        """Take events of one call of a stream; return the frames they become.
 
         Raises the failure of a call that can be tried again.
         """
         if not events or self.failed is not None:
             return ()
-        if not self._streaming:
-            return self._collect(number, strand, events)
         wanted = self._watched(number, strand, events)
-        frames = self._answer_encoder().encode(wanted) if wanted else []
+        if not wanted:
+            return ()
+        frames = self._answer_encoder().encode(wanted)
         if frames:
             self.committed = True
             self.calls_committed.add(number)
         return tuple(frames)
+
+    def collect(self, number: int, strand: Strand) -> tuple[Frame, ...]:
+        """Take the end of one call of an answer that is not streamed; return the answer once it is whole.
+
+        Raises the failure of the call.
+        """
+        response = strand.answer()
+        if response is None or self.failed is not None:
+            return ()
+        strand.complete = True
+        self._note_whole(strand.first, response)
+        self._answers[strand.first] = response
+        for each in self._strands:
+            if not each.complete:
+                return ()
+        whole = self._joined()
+        if self._held:
+            self._waiting = whole
+            return ()
+        self.committed = True
+        self.calls_committed.add(number)
+        return self._encoded(whole)
 
     def announce(self) -> tuple[Frame, ...]:
         """Return frames that tell of the answer before there is any; a failure is then told in band."""
@@ -87,16 +106,26 @@ class Answering:
 
     def conclude(self) -> tuple[Frame, ...]:
         """Return the frames of an ending that waits, or of an answer that takes no call."""
-        if self.failed is not None or not (self._ending or not self._strands):
+        if self.failed is not None:
             return ()
-        events: list[Event] = self._ending or [Opened(), Completed()]
-        self._ending = []
+        if not self._streaming:
+            return self._conclude_whole()
+        events, self._ending = self._ending, []
+        if not self._strands:
+            events = [UNOPENED, Completed()]
+        if not events:
+            return ()
         self.committed = True
-        if self._streaming:
-            return tuple(self._answer_encoder().encode(events))
-        for event in events:
-            self._folder.add(event)
-        return self._whole()
+        return tuple(self._answer_encoder().encode(events))
+
+    def _conclude_whole(self) -> tuple[Frame, ...]:
+        response, self._waiting = self._waiting, None
+        if not self._strands:
+            response = Response(())
+        if response is None:
+            return ()
+        self.committed = True
+        return self._encoded(response)
 
     def fail(self, error: OaicompatError) -> tuple[Frame, ...]:
         """Return the frames of a failure; an ending that `conclude` returned is taken back."""
@@ -114,80 +143,91 @@ class Answering:
 
     def effects(self) -> tuple[Effect, ...]:
         """Return what is to be kept; each effect is returned once."""
-        effects, self._signatures = self._signatures, []
-        if self._context is not None and self._context.effects:
-            effects = effects + self._context.effects
-            self._context.effects.clear()
-        return tuple(effects)
+        kept = self._context.effects
+        if not (self._signatures or kept):
+            return ()
+        effects = (*self._signatures, *kept)
+        self._signatures = []
+        kept.clear()
+        return effects
 
     def _watched(self, number: int, strand: Strand, events: list[Event]) -> list[Event]:
         """Note what passes, and keep to one opening and one ending for all calls of the answer."""
-        if len(events) == 1 and type(events[0]) is Delta:
+        last = events[-1]
+        if type(last) is Delta and len(events) == 1:
             return events
-        failed = failure(events)
-        whole = events if failed is None else events[:-1]
-        wanted = [passed for event in whole for passed in self._passed(strand, event)]
-        if failed is None:
-            return wanted
+        if type(last) is not Failed:
+            return self._passed(strand, events)
+        wanted = self._passed(strand, events[:-1])
         if not (wanted or number in self.calls_committed):
-            raise failed
-        self.failed = self.failures[number] = failed
-        return [*wanted, Failed(failed)]
+            raise last.error
+        self.failed = self.failures[number] = last.error
+        return [*wanted, last]
 
-    def _passed(self, strand: Strand, event: Event) -> Sequence[Event]:
-        """Take note of an event; return what of it belongs to the answer as a whole."""
-        match event:
-            case Opened():
-                first, self._opened = not self._opened, True
-                return (event,) if first else ()
-            case PartStart(part=ToolCall(signature=Signature() as signature) as called):
-                self._signatures.append(RememberSignature(called.id, signature))
-            case Finished():
-                self.finishes[event.choice] = event.reason
-            case Metered():
-                self.usage = self.usage + event.usage if self.usage else event.usage
-                return ()
-            case Completed():
+    def _passed(self, strand: Strand, events: list[Event]) -> list[Event]:
+        """Take note of events; return those of the answer as a whole."""
+        wanted: list[Event] = []
+        for event in events:
+            if type(event) is Delta:
+                wanted.append(event)
+            elif type(event) is Opened:
+                if not self._opened:
+                    wanted.append(event)
+                self._opened = True
+            elif type(event) is Metered:
+                self._spend(event.usage)
+            elif type(event) is Completed:
                 strand.complete = True
-                return self._completed(event)
-        return (event,)
+                wanted += self._completed(event)
+            else:
+                self._note(event)
+                wanted.append(event)
+        return wanted
 
-    def _completed(self, event: Completed) -> Sequence[Event]:
-        if not all(each.complete for each in self._strands):
-            return ()
+    def _completed(self, event: Completed) -> list[Event]:
+        for strand in self._strands:
+            if not strand.complete:
+                return []
         ending: list[Event] = [Metered(self.usage), event] if self.usage else [event]
         if not self._held:
             return ending
         self._ending = ending
-        return ()
+        return []
 
-    def _collect(self, number: int, strand: Strand, events: list[Event]) -> tuple[Frame, ...]:
-        """Fold the events of an answer that is not streamed, each call's once it is whole."""
-        if not strand.hold(events):
-            return ()
-        ended = False
-        for event in strand.held:
-            for passed in self._passed(strand, event):
-                self._folder.add(passed)
-                ended = isinstance(passed, Completed)
-        if not ended:
-            return ()
-        self.committed = True
-        self.calls_committed.add(number)
-        return self._whole()
+    def _note(self, event: Event) -> None:
+        if type(event) is Finished:
+            self.finishes[event.choice] = event.reason
+        elif type(event) is PartStart:
+            self._note_part(event.part)
 
-    def _whole(self) -> tuple[Frame, ...]:
-        body = self._dialect.encode_response(self._folder.response(), self._answer_context())
-        return (Frame(body),)
+    def _note_whole(self, first: int, response: Response) -> None:
+        for number, choice in enumerate(response.choices, first):
+            self.finishes[number] = choice.finish
+            for part in choice.parts:
+                self._note_part(part)
+        if response.usage is not None:
+            self._spend(response.usage)
+
+    def _note_part(self, part: Part) -> None:
+        if type(part) is ToolCall and part.signature:
+            self._signatures.append(RememberSignature(part.id, part.signature))
+
+    def _spend(self, usage: Usage) -> None:
+        self.usage = self.usage + usage if self.usage else usage
+
+    def _joined(self) -> Response:
+        """Return the answer of all calls, which opens as the one that was whole first."""
+        first, *others = self._answers.values()
+        if not others:
+            return first
+        answers = [answer for _, answer in sorted(self._answers.items())]
+        choices = tuple([choice for answer in answers for choice in answer.choices])
+        return Response(choices, self.usage, first.response_id, first.model_version)
+
+    def _encoded(self, response: Response) -> tuple[Frame, ...]:
+        return (Frame(self._dialect.encode_response(response, self._context)),)
 
     def _answer_encoder(self) -> Encoder:
         if self._encoder is None:
-            self._encoder = self._dialect.encoder(self._answer_context())
+            self._encoder = self._dialect.encoder(self._context)
         return self._encoder
-
-    def _answer_context(self) -> AnswerContext:
-        if self._context is None:
-            make = self._make_context()
-            assert make is not None
-            self._context = make()
-        return self._context

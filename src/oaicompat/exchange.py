@@ -13,7 +13,6 @@ from collections.abc import Callable, Mapping
 from copy import copy
 from functools import partial
 from typing import Any
-from weakref import WeakMethod
 
 from msgspec import Struct
 from msgspec.structs import replace
@@ -29,7 +28,7 @@ from oaicompat.models import BUILTIN, ModelMap
 from oaicompat.notes import Note, Notes
 from oaicompat.providers.gemini.candidate import Reading
 from oaicompat.providers.gemini.counting import count_body
-from oaicompat.providers.gemini.endpoints import Target, count_tokens_url, generate_url
+from oaicompat.providers.gemini.endpoints import Target, aimed, count_tokens_url, generate_url
 from oaicompat.providers.gemini.parameters import client_parameter
 from oaicompat.providers.gemini.profiles import profile
 from oaicompat.providers.gemini.request import Encoded, EncodeOptions, encode_request
@@ -39,6 +38,8 @@ from oaicompat.wire import as_bytes
 
 CANDIDATES = 8
 """The most candidates one upstream call may be asked for (mappings 3)."""
+
+_NO_NEEDS = Needs()
 
 
 class Options(Struct, frozen=True):
@@ -56,7 +57,10 @@ class Options(Struct, frozen=True):
     keep: Keep = ""
 
 
-class Call(Struct, frozen=True):
+_DEFAULTS = Options()
+
+
+class Call(Struct, frozen=True, gc=False):
     """One upstream call that is due; `model` is the upstream's name after mapping.
 
     Where it cannot serve, `begin_attempt` takes a target with one of the `fallbacks`, the first one first.
@@ -67,7 +71,7 @@ class Call(Struct, frozen=True):
     fallbacks: tuple[str, ...] = ()
 
 
-class UpstreamRequest(Struct, frozen=True):
+class UpstreamRequest(Struct, frozen=True, gc=False):
     """One attempt, ready to send; the credential's headers are the transport's to add."""
 
     method: str
@@ -101,7 +105,7 @@ class Exchange:
         options: Options | None = None,
     ) -> None:
         self._dialect = find_dialect(dialect)
-        self._options = options or Options()
+        self._options = options or _DEFAULTS
         self._strict = strict
         self._silent = silent
         self._backend: Backend = backend
@@ -166,7 +170,7 @@ class Exchange:
         self._calls: dict[int, Strand] = {}
         self._answering = Answering(
             self._dialect,
-            WeakMethod(self._context),
+            self._context(),
             self._strands,
             streaming=self.streaming,
             held=self._kept,
@@ -182,6 +186,8 @@ class Exchange:
     def _split(self) -> list[Strand]:
         """Spread the choices over calls: a model may refuse several candidates, and each call has a limit."""
         wanted = self._request.sampling.candidates or 1
+        if wanted == 1:
+            return [self._strand(0, 1)]
         size = CANDIDATES if profile(self.model, self._backend).multiple_candidates else 1
         if wanted > size:
             self._note_split(self._decode_notes)
@@ -230,7 +236,7 @@ class Exchange:
         if self._pending is not None:
             return self._pending.needs
         wanted = needs(self._request.messages, media=self._options.fetch_media)
-        return wanted.without(self._asked)
+        return wanted.without(self._asked) if wanted else _NO_NEEDS
 
     def supply(self, found: Supplies) -> None:
         """Take what was found; what is missing is not asked again.
@@ -262,7 +268,9 @@ class Exchange:
 
     def _fallbacks(self) -> tuple[str, ...]:
         chain = self._chain
-        return chain[chain.index(self.model) + 1 :] if self.model in chain else ()
+        if len(chain) == 1 or self.model not in chain:
+            return ()
+        return chain[chain.index(self.model) + 1 :]
 
     def begin_attempt(
         self, call: Call, target: Target, *, sentinel: bool = False
@@ -273,7 +281,8 @@ class Exchange:
         `InvalidRequestError`, and `UnsupportedFeatureError` in strict mode.
         """
         strand = self._calls[call.number]
-        target = replace(target, model=target.model or call.model)
+        if not target.model:
+            target = aimed(target, call.model)
         encoded, notes = self._encoded(strand, target, sentinel)
         self._refuse_strictly(notes)
         self.model = target.model
@@ -287,10 +296,15 @@ class Exchange:
     def _encoded(self, strand: Strand, target: Target, sentinel: bool) -> tuple[Encoded, Notes]:
         notes = Notes()
         self._shrink(strand, target, notes)
+        if self._encodings is None:
+            return self._encode(strand, target, sentinel, notes), notes
         key = (strand.first, strand.candidates, strand.continuation, target, sentinel)
-        if self._encodings is not None and key in self._encodings:
-            return self._encodings[key]
-        encoded = encode_request(
+        if key not in self._encodings:
+            self._encodings[key] = self._encode(strand, target, sentinel, notes), notes
+        return self._encodings[key]
+
+    def _encode(self, strand: Strand, target: Target, sentinel: bool, notes: Notes) -> Encoded:
+        return encode_request(
             self._request_of(strand, notes),
             target,
             notes,
@@ -299,9 +313,6 @@ class Exchange:
             continuation=strand.continuation,
             options=self._options.encode,
         )
-        if self._encodings is not None:
-            self._encodings[key] = encoded, notes
-        return encoded, notes
 
     def _shrink(self, strand: Strand, target: Target, notes: Notes) -> None:
         """Leave all but one choice to further calls where this target's model gives one at a time."""
@@ -346,11 +357,14 @@ class Exchange:
         Raises the upstream's error where the call is not committed. Empty once the answer has failed.
         """
         strand = self._calls[call.number]
-        return self._answering.take(call.number, strand, strand.feed(data))
+        events = strand.feed(data)
+        return self._answering.take(call.number, strand, events) if events else ()
 
     def close(self, call: Call) -> tuple[Frame, ...]:
         """Take the end of the body; return the remaining frames of this call. Raises as `feed`."""
         strand = self._calls[call.number]
+        if not self.streaming:
+            return self._answering.collect(call.number, strand)
         return self._answering.take(call.number, strand, strand.close())
 
     def call_committed(self, call: Call) -> bool:

@@ -3,7 +3,8 @@
 A field enters only if some dialect can send it and some provider can act on it; the rest stays in its dialect
 or travels in `Request.extra`. Values are frozen, `Part` and `Tool` are closed unions: a new member makes the
 type checker list every converter that must learn it. `path` is always the client's own JSON path, so that a
-note or an error raised far from the dialect still names the field the client wrote.
+note or an error raised far from the dialect still names the field the client wrote. None can be part of a
+cycle, hence `gc=False`.
 """
 
 from __future__ import annotations
@@ -18,34 +19,34 @@ from oaicompat.sampling import Sampling
 Backend = Literal["gemini", "vertex"]
 
 
-class Signature(Struct, frozen=True):
+class Signature(Struct, frozen=True, gc=False):
     """A thought signature: opaque base64, valid only on the backend that made it (empty: not known)."""
 
     value: str
     backend: str = ""
 
 
-class Text(Struct, frozen=True, tag=True):
+class Text(Struct, frozen=True, tag=True, gc=False):
     """Visible text."""
 
     text: str
     signature: Signature | None = None
 
 
-class Thought(Struct, frozen=True, tag=True):
+class Thought(Struct, frozen=True, tag=True, gc=False):
     """A summary of what the model thought."""
 
     text: str
     signature: Signature | None = None
 
 
-class Refusal(Struct, frozen=True, tag=True):
+class Refusal(Struct, frozen=True, tag=True, gc=False):
     """The text of a refusal: the model's in history, or ours where the provider blocked the answer."""
 
     text: str
 
 
-class Media(Struct, frozen=True, tag=True):
+class Media(Struct, frozen=True, tag=True, gc=False):
     """An image, sound, video or document: base64 `data`, or a `uri` the provider reads itself.
 
     `mime` may be empty where only the provider can know it; `detail` is OpenAI's image detail; `start` and
@@ -65,7 +66,7 @@ class Media(Struct, frozen=True, tag=True):
     path: str = ""
 
 
-class ToolCall(Struct, frozen=True, tag=True):
+class ToolCall(Struct, frozen=True, tag=True, gc=False):
     """A call the model made. `arguments` is JSON text, or free text for a custom tool."""
 
     id: str
@@ -77,7 +78,7 @@ class ToolCall(Struct, frozen=True, tag=True):
     path: str = ""
 
 
-class ToolResult(Struct, frozen=True, tag=True):
+class ToolResult(Struct, frozen=True, tag=True, gc=False):
     """What the client answers to one call, `parts` in the client's order."""
 
     call_id: str
@@ -86,7 +87,7 @@ class ToolResult(Struct, frozen=True, tag=True):
     path: str = ""
 
 
-class Code(Struct, frozen=True, tag=True):
+class Code(Struct, frozen=True, tag=True, gc=False):
     """Code the provider ran for the model."""
 
     code: str
@@ -96,7 +97,7 @@ class Code(Struct, frozen=True, tag=True):
     signature: Signature | None = None
 
 
-class CodeResult(Struct, frozen=True, tag=True):
+class CodeResult(Struct, frozen=True, tag=True, gc=False):
     """The outcome of code the provider ran."""
 
     outcome: str
@@ -106,7 +107,7 @@ class CodeResult(Struct, frozen=True, tag=True):
     signature: Signature | None = None
 
 
-class ServerTool(Struct, frozen=True, tag=True):
+class ServerTool(Struct, frozen=True, tag=True, gc=False):
     """A call of, or an answer from, a tool the provider ran itself.
 
     `kind` is the name of the wire part (toolCall, toolResponse), `data` its value as JSON.
@@ -123,7 +124,7 @@ Part = Text | Thought | Refusal | Media | ToolCall | ToolResult | Code | CodeRes
 Role = Literal["system", "user", "assistant", "tool"]
 
 
-class Message(Struct, frozen=True):
+class Message(Struct, frozen=True, gc=False):
     """One turn of one speaker. A `tool` message holds exactly one `ToolResult`."""
 
     role: Role
@@ -131,7 +132,7 @@ class Message(Struct, frozen=True):
     path: str = ""
 
 
-class FunctionTool(Struct, frozen=True, tag=True):
+class FunctionTool(Struct, frozen=True, tag=True, gc=False):
     """A function of the client's. `parameters` is its JSON Schema exactly as the client wrote it.
 
     Where it was declared in a `namespace`, `name` begins with that and a dot. `form` is set where the dialect
@@ -147,7 +148,7 @@ class FunctionTool(Struct, frozen=True, tag=True):
     form: str | None = None
 
 
-class CustomTool(Struct, frozen=True, tag=True):
+class CustomTool(Struct, frozen=True, tag=True, gc=False):
     """A tool that takes free text; `grammar` (of `syntax` lark or regex) describes it but is not enforced."""
 
     name: str
@@ -158,7 +159,7 @@ class CustomTool(Struct, frozen=True, tag=True):
     namespace: str | None = None
 
 
-class HostedTool(Struct, frozen=True, tag=True):
+class HostedTool(Struct, frozen=True, tag=True, gc=False):
     """A tool the provider runs.
 
     `kind` is one of `HOSTED`; `options` are the client's own, as JSON, for the provider to read what it can.
@@ -174,7 +175,7 @@ Tool = FunctionTool | CustomTool | HostedTool
 HOSTED = ("web_search", "code_execution", "url_context", "maps", "file_search", "computer_use")
 
 
-class ToolChoice(Struct, frozen=True):
+class ToolChoice(Struct, frozen=True, gc=False):
     """Which tools may or must be used. `names` restricts to declared tools (one name: a forced tool)."""
 
     mode: Literal["none", "auto", "required"]
@@ -182,7 +183,7 @@ class ToolChoice(Struct, frozen=True):
     path: str = "tool_choice"
 
 
-class OutputFormat(Struct, frozen=True):
+class OutputFormat(Struct, frozen=True, gc=False):
     """The form of the visible answer; `schema` is the client's JSON Schema, untouched."""
 
     kind: Literal["json_object", "json_schema"]
@@ -192,7 +193,7 @@ class OutputFormat(Struct, frozen=True):
     path: str = "response_format"
 
 
-class Reasoning(Struct, frozen=True):
+class Reasoning(Struct, frozen=True, gc=False):
     """How hard to think and whether to show it; `None` means the client did not say."""
 
     effort: str | None = None
@@ -200,7 +201,7 @@ class Reasoning(Struct, frozen=True):
     path: str = "reasoning_effort"
 
 
-class AudioOutput(Struct, frozen=True):
+class AudioOutput(Struct, frozen=True, gc=False):
     """Speech wanted as answer: the voice's name and the container format."""
 
     voice: str
@@ -208,7 +209,7 @@ class AudioOutput(Struct, frozen=True):
     path: str = "audio"
 
 
-class Request(Struct, frozen=True):
+class Request(Struct, frozen=True, gc=False):
     """One request, whichever dialect it came in.
 
     `extra` is provider pass-through by name (`extra_body.google`), each value JSON. `spelling` maps neutral

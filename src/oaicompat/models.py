@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Collection, Mapping, Sequence
+from functools import lru_cache, partial
 from types import MappingProxyType
 from typing import Literal, NoReturn
 
@@ -111,7 +112,11 @@ PRESETS: Mapping[str, MappingProxyType[str, str]] = MappingProxyType(
 """Named alias tables for `ModelMap(PRESETS[name] | own)`; own entries of the same key win."""
 
 
-class Resolved(Struct, frozen=True):
+LONGEST_KNOWN = 256
+"""Characters of the longest name that is remembered; no longer one can be called."""
+
+
+class Resolved(Struct, frozen=True, gc=False):
     """A looked-up name: what the client asked for, what is called, and the rule that said so.
 
     `fallbacks` are called in their order where what comes before cannot serve.
@@ -186,10 +191,24 @@ def name_matcher(patterns: Collection[str]) -> Callable[[str], bool]:
     return lambda name: table.find(_bare(name)) is not None
 
 
+_REMEMBERED = 1024
 _BUILTIN_TABLE = _Table(BUILTIN_ALIASES)
 _NATIVE = re.compile(
     r"(?:gemini|gemma|learnlm|imagen|veo|nano-banana)-|tunedModels/|publishers/|endpoints/"
 )
+
+
+def _resolved(table: _Table, default: str | None, builtin: bool, name: str) -> Resolved:
+    bare = _bare(name)
+    if (targets := table.exact.get(bare)) is not None:
+        return Resolved(name, targets[0], "exact", targets[1:])
+    if (targets := table.wildcard(bare)) is not None:
+        return Resolved(name, targets[0], "wildcard", targets[1:])
+    if builtin and (targets := _BUILTIN_TABLE.find(bare)) is not None:
+        return Resolved(name, targets[0], "builtin")
+    if default is None or (builtin and _NATIVE.match(bare)):
+        return Resolved(name, bare, "pass")
+    return Resolved(name, default, "default")
 
 
 class ModelMap:
@@ -202,10 +221,11 @@ class ModelMap:
     `ValueError` for an alias that names no model.
     """
 
-    __slots__ = ("_builtin", "_default", "_table")
+    __slots__ = ("_builtin", "_look_up", "_remembered", "_table")
 
     _builtin: bool
-    _default: str | None
+    _look_up: Callable[[str], Resolved]
+    _remembered: Callable[[str], Resolved]
     _table: _Table
 
     def __init__(
@@ -214,9 +234,12 @@ class ModelMap:
         default: str | None = None,
         builtin: bool = True,
     ) -> None:
-        object.__setattr__(self, "_table", _Table(aliases))
-        object.__setattr__(self, "_default", None if default is None else _bare(default))
+        table = _Table(aliases)
+        look_up = partial(_resolved, table, None if default is None else _bare(default), builtin)
+        object.__setattr__(self, "_table", table)
         object.__setattr__(self, "_builtin", builtin)
+        object.__setattr__(self, "_look_up", look_up)
+        object.__setattr__(self, "_remembered", lru_cache(_REMEMBERED)(look_up))
 
     def __setattr__(self, name: str, value: object) -> NoReturn:
         raise AttributeError("a ModelMap is immutable")
@@ -226,16 +249,7 @@ class ModelMap:
 
     def resolve(self, name: str) -> Resolved:
         """Look a requested name up once, case-sensitively; a target is not looked up again."""
-        bare = _bare(name)
-        if (targets := self._table.exact.get(bare)) is not None:
-            return Resolved(name, targets[0], "exact", targets[1:])
-        if (targets := self._table.wildcard(bare)) is not None:
-            return Resolved(name, targets[0], "wildcard", targets[1:])
-        if self._builtin and (targets := _BUILTIN_TABLE.find(bare)) is not None:
-            return Resolved(name, targets[0], "builtin")
-        if self._default is None or (self._builtin and _NATIVE.match(bare)):
-            return Resolved(name, bare, "pass")
-        return Resolved(name, self._default, "default")
+        return self._remembered(name) if len(name) <= LONGEST_KNOWN else self._look_up(name)
 
     def aliases(self) -> tuple[str, ...]:
         """Return the names to list as models, sorted: no patterns, built-in names where those apply."""

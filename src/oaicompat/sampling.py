@@ -9,13 +9,13 @@ of its profile.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, Any, TypeVar, cast
+from typing import Annotated, TypeVar, cast
 
 import msgspec
 from msgspec import Meta, Struct
 
 
-class Sampling(Struct, frozen=True, omit_defaults=True):
+class Sampling(Struct, frozen=True, omit_defaults=True, gc=False):
     """The scalar parameters of one generation; `None` means the client did not ask."""
 
     temperature: Annotated[float, Meta(ge=0, le=2)] | None = None
@@ -31,7 +31,6 @@ class Sampling(Struct, frozen=True, omit_defaults=True):
 
 
 B = TypeVar("B", bound=Struct)
-NAMES = tuple(field.name for field in msgspec.structs.fields(Sampling))
 
 
 def respell(base: type[B], spelling: Mapping[str, str | None]) -> type[B]:
@@ -60,9 +59,4 @@ def respell(base: type[B], spelling: Mapping[str, str | None]) -> type[B]:
 
 def scalars(wire: Struct) -> Sampling:
     """Read the scalar parameters of a respelled wire struct."""
-    values: dict[str, Any] = {}
-    for name in NAMES:
-        value = getattr(wire, name, None)
-        if value is not None:
-            values[name] = value
-    return Sampling(**values)
+    return msgspec.convert(wire, Sampling, from_attributes=True)

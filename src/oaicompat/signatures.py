@@ -123,21 +123,18 @@ def needed(parts: Sequence[Part]) -> bool:
     """
     rank = -1
     for part in parts:
-        match part:
-            case Text(signature=None):
-                if rank >= 0:
-                    return True
-                rank = 0
-            case Media(signature=None, thought=False):
-                if rank > 1:
-                    return True
-                rank = 1
-            case ToolCall(signature=None, thought=False):
-                rank = 2
-            case Refusal():
-                pass
-            case _:
+        if type(part) is Text and part.signature is None:
+            if rank >= 0:
                 return True
+            rank = 0
+        elif type(part) is ToolCall and part.signature is None and not part.thought:
+            rank = 2
+        elif type(part) is Media and part.signature is None and not part.thought:
+            if rank > 1:
+                return True
+            rank = 1
+        elif type(part) is not Refusal:
+            return True
     return False
 
 

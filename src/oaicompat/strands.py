@@ -9,8 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from oaicompat.errors import OaicompatError
-from oaicompat.events import Completed, Event, Failed
+from oaicompat.events import Completed, Event, Failed, Response, fold
 from oaicompat.notes import Notes
 from oaicompat.providers.gemini.candidate import Reading
 from oaicompat.providers.gemini.counting import CountDecoder
@@ -38,7 +37,7 @@ class Strand:
         self.complete = False
         self.continuation: str | None = None
         self.notes = Notes()
-        self.held: list[Event] = []
+        self._held: list[Event] = []
         self._model = model
         self._parameter = parameter
         self._decoder: Decoder | CountDecoder | None = None
@@ -87,21 +86,24 @@ class Strand:
             self.due = True
         return events
 
-    def hold(self, events: list[Event]) -> bool:
-        """Keep events of an answer that is not streamed; tell whether it is whole. Raises its failure."""
-        failed = failure(events)
-        if failed is not None:
-            raise failed
-        self.held.extend(events)
-        return bool(events) and isinstance(events[-1], Completed)
+    def answer(self) -> Response | None:
+        """Take the end of the body of an answer that is not streamed; return it once it is whole.
+
+        Raises the error it was.
+        """
+        decoder = self._decoder
+        if type(decoder) is Decoder and self._status < 300:
+            plain = decoder.plain()
+            if plain is not None:
+                return plain
+        events = self.close()
+        last = events[-1] if events else None
+        if type(last) is Failed:
+            raise last.error
+        self._held += events
+        return fold(self._held) if type(last) is Completed else None
 
     def _reader(self) -> Decoder | CountDecoder:
         if self._decoder is None:
             raise ValueError("an attempt is begun before its answer is read")
         return self._decoder
-
-
-def failure(events: list[Event]) -> OaicompatError | None:
-    """Return the error that events end with, if they do."""
-    last = events[-1] if events else None
-    return last.error if isinstance(last, Failed) else None

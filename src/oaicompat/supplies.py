@@ -48,6 +48,9 @@ class Needs(Struct, frozen=True):
         )
 
 
+_NOTHING = Needs()
+
+
 class Supplies(Struct, frozen=True):
     """What was found: signatures by call id; media by URL, as (MIME type, base64); stored things by id.
 
@@ -99,16 +102,18 @@ def needs(messages: Sequence[Message], *, media: bool) -> Needs:
 
     Addresses that only the provider can read (its own files, YouTube, gs:) are never wanted.
     """
-    return Needs(
-        tuple(
-            part.id
-            for part in _parts(messages)
-            if isinstance(part, ToolCall) and part.signature is None and part.id
-        ),
-        tuple(part.uri for part in _parts(messages) if isinstance(part, Media) and _remote(part))
+    signatures = [
+        part.id
+        for message in messages
+        for part in message.parts
+        if isinstance(part, ToolCall) and part.signature is None and part.id
+    ]
+    found = (
+        [part.uri for part in _parts(messages) if isinstance(part, Media) and _remote(part)]
         if media
-        else (),
+        else ()
     )
+    return Needs(tuple(signatures), tuple(found)) if signatures or found else _NOTHING
 
 
 def _parts(messages: Sequence[Message]) -> Iterator[Part]:

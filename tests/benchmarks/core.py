@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import json
 import os
+import statistics
 import subprocess
 import sys
 import tempfile
@@ -114,7 +115,7 @@ def _walked(schema: object) -> object:
 
 
 def _seconds(work: Callable[[], object], number: int) -> float:
-    return min(timeit.repeat(work, number=number, repeat=7, timer=time.process_time)) / number
+    return min(timeit.repeat(work, number=number, repeat=5, timer=time.process_time)) / number
 
 
 def _stream() -> Callable[[bytes], bytes]:
@@ -140,34 +141,46 @@ def _cold_import() -> float:
     return min(runs[1:])
 
 
-def figures() -> Iterator[tuple[str, float, float | None]]:
-    """Yield (name, seconds, seconds of the plainest code or None)."""
+def figures() -> Iterator[tuple[str, str, float, float]]:
+    """Yield (budget's number or "", name, seconds, seconds of the plainest code)."""
     event = samples.event(samples.CHUNK)
     payload = event[6:-4]
     burst = event * 100
     plain = _seconds(lambda: plain_chunk(payload), 20_000)
     one, many = _stream(), _stream()
-    yield "chunk, one a read", _seconds(lambda: one(event), 5_000), plain
-    yield "chunk, 100 a read", _seconds(lambda: many(burst), 50) / 100, plain
+    yield "6a", "chunk, alone in its read", _seconds(lambda: one(event), 5_000), plain
+    yield "6b", "chunk, 100 in a read", _seconds(lambda: many(burst), 50) / 100, plain
     answer = json.dumps(samples.ANSWER).encode()
+    plain = _seconds(lambda: plain_answer(answer), 10_000)
+    whole = _seconds(lambda: _answered(answer), 2_000) - _seconds(_asked, 2_000)
+    yield "7a", "whole answer", whole, plain
     call = oaicompat.openai_to_gemini(samples.small_request())
-    yield (
-        "whole answer, exchange",
-        _seconds(lambda: _answered(answer), 2_000) - _seconds(_asked, 2_000),
-        _seconds(lambda: plain_answer(answer), 10_000),
-    )
-    yield (
-        "whole answer, mapper",
-        _seconds(lambda: oaicompat.gemini_to_openai(answer, call), 2_000),
-        None,
-    )
-    for name, body, number in (
-        ("small request", samples.small_request(), 2_000),
-        ("agent request", samples.agent_request(), 50),
+    mapped = _seconds(lambda: oaicompat.gemini_to_openai(answer, call), 2_000)
+    yield "", "whole answer, by the mapper", mapped, plain
+    for number, name, body, times in (
+        ("7b", "small request", samples.small_request(), 2_000),
+        ("7c", "request of an agent", samples.agent_request(), 50),
     ):
-        work = _seconds(functools.partial(_sent, body), number)
-        yield name, work, _seconds(functools.partial(plain_request, body), number)
-    yield "import oaicompat, cold", _cold_import(), None
+        plain = _seconds(functools.partial(plain_request, body), times)
+        yield number, name, _seconds(functools.partial(_sent, body), times), plain
+
+
+def measure(rounds: int) -> dict[str, list[float]]:
+    """Print the conversions and return the figures of budgets 6, 7 and 9."""
+    results: dict[str, list[float]] = {}
+    print(f"\n{'conversion':<28}{'µs':>10}{'plain µs':>10}{'ratio':>8}")
+    taken = [list(figures()) for _ in range(rounds)]
+    for each in zip(*taken, strict=True):
+        number, name, *_ = each[0]
+        ratios = [seconds / plain for _, _, seconds, plain in each]
+        if number:
+            results[number] = ratios
+        seconds, plain = (statistics.median(one[at] for one in each) for at in (2, 3))
+        ratio = statistics.median(ratios)
+        print(f"{name:<28}{seconds * 1e6:>10.2f}{plain * 1e6:>10.2f}{ratio:>8.2f}")
+    results["9"] = [_cold_import() * 1e3 for _ in range(rounds)]
+    print(f"{'import oaicompat, cold':<28}{statistics.median(results['9']) * 1e3:>10.0f}")
+    return results
 
 
 def _sent(body: bytes) -> bytes:

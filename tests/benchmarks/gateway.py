@@ -1,187 +1,63 @@
-"""The gateway beside bare pass-throughs: CPU of the server process for one answer and for one chunk.
+"""The gateway beside bare pass-throughs: what an answer and a chunk cost, what waiting and light load do.
 
-Each figure is taken from every server in turn, several rounds interleaved, against the same canned upstream.
+One rule: a figure is a ratio between servers that were asked in turn, against the same canned upstream.
 """
 
 from __future__ import annotations
 
-import asyncio
-import os
-import statistics
-import subprocess
-import sys
-import time
-from collections.abc import Iterator
-from contextlib import contextmanager
-from pathlib import Path
+from tests.benchmarks.scenarios import Scenario, Taken, cost, latency, print_taken, rate, take
 
-import uvloop
-from msgspec import Struct
-from tests.benchmarks import samples
-
-ROUNDS = 3
 SERVERS = ("gateway", "passc", "pass")
-STORES = {"unstored": "memory", "memory": "memory", "sqlite": "sqlite"}
-"""The gateway as a server of Responses, by what becomes of them, and the store behind it."""
-TICKS = os.sysconf("SC_CLK_TCK")
-
-
-class Scenario(Struct, frozen=True):
-    """One load: `connections` clients for `seconds`; an upstream of this delay, chunks and pace."""
-
-    name: str
-    connections: int
-    seconds: float
-    delay: float = 0.0
-    chunks: int = 0
-    pace: float = 0.0
-    servers: tuple[str, ...] = SERVERS
-    responses: bool = False
-
-
-SCENARIOS = (
-    Scenario("answer, c=32", 32, 3.0),
-    Scenario("answer, c=256, 300 ms upstream", 256, 4.0, delay=0.3, servers=("gateway", "passc")),
-    Scenario("burst stream, c=8", 8, 3.0, chunks=100),
-    Scenario("paced stream, c=64", 64, 4.0, chunks=100, pace=0.02),
-    Scenario("response, c=32", 32, 3.0, servers=tuple(STORES), responses=True),
-    Scenario("burst response, c=8", 8, 3.0, chunks=100, servers=tuple(STORES), responses=True),
+ANSWER = Scenario("answer, c=32", SERVERS, 32)
+AGENT = Scenario("request of an agent, 120 KB, c=8", SERVERS, 8, body="agent")
+# The stock pool takes seconds for an answer here, so that only the other floor is asked.
+HELD = Scenario(
+    "300 ms upstream, c=256", ("direct", "gateway", "passc"), 256, seconds=2.5, delay=0.3
 )
+HELD_MANY = Scenario(
+    "300 ms upstream, c=1000", ("direct", "gateway", "passc"), 1000, seconds=2.5, delay=0.3
+)
+BURST = Scenario("burst stream, c=8", SERVERS, 8, chunks=100)
+PACED = Scenario("paced stream, c=64", SERVERS, 64, seconds=2.5, chunks=100, pace=0.02)
+LIGHT = Scenario("20 ms upstream, c=2", ("direct", *SERVERS), 2, seconds=2.5, delay=0.02)
+STORES = ("unstored", "memory", "sqlite")
+RESPONSE = Scenario("response, c=32", STORES, 32, body="response")
+BURST_RESPONSE = Scenario("burst response, c=8", STORES, 8, chunks=100, body="response")
 
 
-class Measured(Struct):
-    """What one round gave: seconds of CPU, answers, and each answer's seconds."""
-
-    cpu: float
-    elapsed: float
-    latencies: list[float]
-
-
-@contextmanager
-def process(
-    *arguments: str, environment: dict[str, str] | None = None
-) -> Iterator[tuple[int, int]]:
-    """Run a server that prints its port; yields (pid, port)."""
-    child = subprocess.Popen(
-        [sys.executable, "-m", *arguments],
-        stdout=subprocess.PIPE,
-        text=True,
-        env=os.environ | (environment or {}),
-        cwd=Path(__file__).parents[2],
-    )
-    try:
-        assert child.stdout is not None
-        yield child.pid, int(child.stdout.readline())
-    finally:
-        child.terminate()
-        child.wait(10)
+def measure(rounds: int) -> dict[str, list[float]]:
+    """Print the scenarios and return the figures of budgets 1 to 5."""
+    figures = {}
+    answer = _printed(ANSWER, rounds)
+    figures["1"] = answer.ratios("gateway", "passc", cost)
+    _printed(AGENT, rounds)
+    held = _printed(HELD, rounds)
+    figures["2a"] = held.ratios("gateway", "direct", rate)
+    figures["2b"] = _printed(HELD_MANY, rounds).ratios("gateway", "direct", rate)
+    both = zip(held.each("gateway", cost), answer.each("gateway", cost), strict=True)
+    figures["2c"] = [waiting / alone for waiting, alone in both]
+    figures["3"] = _printed(BURST, rounds).ratios("gateway", "passc", cost)
+    paced = _printed(PACED, rounds)
+    figures["4a"] = paced.ratios("gateway", "passc", cost)
+    figures["4b"] = paced.ratios("gateway", "pass", cost)
+    figures["5"] = _added(_printed(LIGHT, rounds), "gateway", "pass")
+    return figures
 
 
-@contextmanager
-def server(name: str, upstream: int) -> Iterator[tuple[int, int]]:
-    """Run one of the servers against an upstream port."""
-    if name in ("passc", "pass"):
-        arguments = ("tests.benchmarks.floors", name, str(upstream))
-    else:
-        arguments = ("tests.benchmarks.served", str(upstream), STORES.get(name, "memory"))
-    with process(*arguments) as (pid, port):
-        _wait_for(port)
-        yield pid, port
+def measure_stores(rounds: int) -> dict[str, list[float]]:
+    """Print what it costs to keep responses; no budget is about it."""
+    _printed(RESPONSE, rounds)
+    _printed(BURST_RESPONSE, rounds)
+    return {}
 
 
-def _wait_for(port: int) -> None:
-    import socket
-
-    deadline = time.monotonic() + 15
-    while time.monotonic() < deadline:
-        try:
-            socket.create_connection(("127.0.0.1", port), 1).close()
-            return
-        except OSError:
-            time.sleep(0.05)
-    raise TimeoutError(f"nothing listens on {port}")
-
-
-def cpu(pid: int) -> float:
-    """Return the CPU seconds a process has used."""
-    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / TICKS
-
-
-async def client(port: int, request: bytes, until: float, latencies: list[float]) -> None:
-    """Send one request after another on one connection."""
-    reader, writer = await asyncio.open_connection("127.0.0.1", port, limit=1 << 20)
-    while time.perf_counter() < until:
-        began = time.perf_counter()
-        writer.write(request)
-        head = (await reader.readuntil(b"\r\n\r\n")).lower()
-        if not head.startswith(b"http/1.1 200"):
-            raise RuntimeError(head.decode())
-        if b"content-length:" in head:
-            length = int(head.split(b"content-length:")[1].split(b"\r\n")[0])
-            await reader.readexactly(length)
-        else:
-            await reader.readuntil(b"\r\n0\r\n\r\n")
-        latencies.append(time.perf_counter() - began)
-    writer.close()
-
-
-async def load(
-    port: int, scenario: Scenario, name: str, seconds: float
-) -> tuple[float, list[float]]:
-    streamed = scenario.chunks > 0
-    path, body = b"/v1/chat/completions", samples.small_request(stream=streamed)
-    if scenario.responses:
-        path = b"/v1/responses"
-        body = samples.small_response_request(stream=streamed, store=name != "unstored")
-    request = (
-        b"POST %s HTTP/1.1\r\nhost: 127.0.0.1:%d\r\ncontent-type: application/json\r\n"
-        b"authorization: Bearer sk-benchmark\r\ncontent-length: %d\r\n\r\n%s"
-        % (path, port, len(body), body)
-    )
-    latencies: list[float] = []
-    began = time.perf_counter()
-    clients = (
-        client(port, request, began + seconds, latencies) for _ in range(scenario.connections)
-    )
-    await asyncio.gather(*clients)
-    return time.perf_counter() - began, latencies
-
-
-def measure(scenario: Scenario) -> dict[str, list[Measured]]:
-    """Take a scenario from each of its servers, interleaved."""
-    taken: dict[str, list[Measured]] = {name: [] for name in scenario.servers}
-    upstream = (str(scenario.delay), str(scenario.chunks or 1), str(scenario.pace))
-    with process("tests.benchmarks.upstream", *upstream) as (_, upstream_port):
-        for _ in range(ROUNDS):
-            for name in scenario.servers:
-                with server(name, upstream_port) as (pid, port):
-                    uvloop.run(load(port, scenario, name, 0.5))
-                    before = cpu(pid)
-                    elapsed, latencies = uvloop.run(load(port, scenario, name, scenario.seconds))
-                    taken[name].append(Measured(cpu(pid) - before, elapsed, latencies))
+def _printed(scenario: Scenario, rounds: int) -> Taken:
+    taken = take(scenario, rounds)
+    print_taken(taken)
     return taken
 
 
-def print_figures() -> None:
-    """Print every scenario: CPU per answer or chunk, ratio to the floors, rate and median latency."""
-    for scenario in SCENARIOS:
-        taken = measure(scenario)
-        units = max(scenario.chunks, 1)
-        per_unit = {
-            name: statistics.median(each.cpu / (len(each.latencies) * units) for each in rounds)
-            for name, rounds in taken.items()
-        }
-        print(f"\n{scenario.name}: CPU per {'chunk' if scenario.chunks else 'answer'}")
-        for name, rounds in taken.items():
-            ratios = "  ".join(
-                f"{per_unit[name] / per_unit[floor]:.2f} x {floor}"
-                for floor in taken
-                if floor not in ("gateway", "memory", "sqlite")
-            )
-            rate = statistics.median(len(each.latencies) / each.elapsed for each in rounds)
-            median = statistics.median(statistics.median(each.latencies) for each in rounds)
-            print(
-                f"  {name:<8}{per_unit[name] * 1e6:>9.1f} µs   {ratios:<28}"
-                f"{rate:>9.0f}/s{median * 1e3:>9.2f} ms p50"
-            )
+def _added(taken: Taken, name: str, floor: str) -> list[float]:
+    """Return what one server adds to the upstream's latency beside what another adds."""
+    every = (taken.each(server, latency) for server in (name, floor, "direct"))
+    return [(one - direct) / (other - direct) for one, other, direct in zip(*every, strict=True)]

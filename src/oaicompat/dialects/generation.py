@@ -5,7 +5,8 @@ One rule: each function takes the wire's value and the client's path of it, and 
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Mapping
+from operator import attrgetter
 from typing import Literal
 
 from msgspec import Raw, Struct
@@ -58,16 +59,26 @@ def model_of(model: str | None) -> str:
     return model
 
 
-def note_unused(wire: Struct, table: Iterable[tuple[str, Inert]], notes: Notes) -> None:
-    """Note the fields of `table` that the client sent.
+class Unused:
+    """The fields of a wire struct that reach no model, all of them `Raw`."""
 
-    A value in `harmless` asks for what happens anyway and leaves no trace in the answer, so it is inert.
-    """
-    for name, rule in table:
-        value = getattr(wire, name)
-        if given(value):
-            inert = rule.inert or bytes(value) in rule.harmless
-            notes.dropped(name, rule.reason, inert=inert)
+    def __init__(self, rules: Mapping[str, Inert]) -> None:
+        self._rules = tuple(rules.items())
+        self._values = attrgetter(*rules)
+        self._absent = (Raw(),) * len(rules)
+
+    def note(self, wire: Struct, notes: Notes) -> None:
+        """Note what the client sent.
+
+        A value in `harmless` asks for what happens anyway and leaves no trace in the answer, so it is inert.
+        """
+        values = self._values(wire)
+        if values == self._absent:
+            return
+        for (name, rule), value in zip(self._rules, values, strict=True):
+            if given(value):
+                inert = rule.inert or bytes(value) in rule.harmless
+                notes.dropped(name, rule.reason, inert=inert)
 
 
 def output_format(form: ResponseFormat | None, path: str, notes: Notes) -> OutputFormat | None:

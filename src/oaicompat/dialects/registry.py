@@ -48,15 +48,13 @@ def decode(name: str, body: bytes, notes: Notes, keep: Keep = "") -> Decoded | P
 
     What is written in another shape than its answer is not kept.
     """
-    first = Notes()
+    known = len(notes)
     try:
-        decoded = find_dialect(name).decode(body, first, keep)
+        return find_dialect(name).decode(body, notes, keep)
     except InvalidRequestError:
         if _shape(body) in (None, name.partition("/")[0]):
             raise
-    else:
-        notes.extend(first)
-        return decoded
+    notes.forget(known)
     other: Dialect = chat if name == "responses" else responses
     return other.decode(body, notes, "")
 

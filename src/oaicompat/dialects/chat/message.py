@@ -12,6 +12,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 import msgspec
+from msgspec import UNSET, Struct, UnsetType
 
 from oaicompat.dialects import AnswerContext, AnswerOptions
 from oaicompat.errors import OaicompatError
@@ -39,26 +40,48 @@ def encode_error(error: OaicompatError) -> bytes:
     )
 
 
-def usage_data(usage: Usage) -> Data:
-    """Return the usage object; modalities stand in the details where the provider told them apart."""
-    prompt = {"cached_tokens": usage.cached, "audio_tokens": usage.input_details.get("audio", 0)}
-    completion = {
-        "reasoning_tokens": usage.reasoning,
-        "audio_tokens": usage.output_details.get("audio", 0),
-        "accepted_prediction_tokens": 0,
-        "rejected_prediction_tokens": 0,
-    }
-    for details, counts in ((prompt, usage.input_details), (completion, usage.output_details)):
-        for modality in ("text", "image"):
-            if modality in counts:
-                details[f"{modality}_tokens"] = counts[modality]
-    return {
-        "prompt_tokens": usage.input,
-        "completion_tokens": usage.output,
-        "total_tokens": usage.total,
-        "prompt_tokens_details": prompt,
-        "completion_tokens_details": completion,
-    }
+class PromptDetails(Struct, gc=False):
+    """`prompt_tokens_details`; modalities stand there where the provider told them apart."""
+
+    cached_tokens: int
+    audio_tokens: int
+    text_tokens: int | UnsetType
+    image_tokens: int | UnsetType
+
+
+class CompletionDetails(Struct, gc=False):
+    """`completion_tokens_details`."""
+
+    reasoning_tokens: int
+    audio_tokens: int
+    accepted_prediction_tokens: int
+    rejected_prediction_tokens: int
+    text_tokens: int | UnsetType
+    image_tokens: int | UnsetType
+
+
+class UsageData(Struct, gc=False):
+    """`usage`."""
+
+    prompt_tokens: int
+    completion_tokens: int
+    total_tokens: int
+    prompt_tokens_details: PromptDetails
+    completion_tokens_details: CompletionDetails
+
+
+def usage_data(usage: Usage) -> UsageData:
+    """Return the usage object."""
+    sent, made = usage.input_details.get, usage.output_details.get
+    return UsageData(
+        usage.input,
+        usage.output,
+        usage.input + usage.output,
+        PromptDetails(usage.cached, sent("audio", 0), sent("text", UNSET), sent("image", UNSET)),
+        CompletionDetails(
+            usage.reasoning, made("audio", 0), 0, 0, made("text", UNSET), made("image", UNSET)
+        ),
+    )
 
 
 def finish_reason(reason: FinishReason, context: AnswerContext) -> str:
@@ -83,17 +106,20 @@ def call_data(call: ToolCall, arguments: str) -> Data:
     return data
 
 
-def annotation_data(citation: Citation) -> Data:
-    """Return one `url_citation`; offsets count code points of `content`."""
-    return {
-        "type": "url_citation",
-        "url_citation": {
-            "start_index": citation.start,
-            "end_index": citation.end,
-            "url": citation.url,
-            "title": citation.title,
-        },
-    }
+def annotations_data(citations: Iterable[Citation]) -> list[Data]:
+    """Return `annotations`, each a `url_citation`; offsets count code points of `content`."""
+    return [
+        {
+            "type": "url_citation",
+            "url_citation": {
+                "start_index": citation.start,
+                "end_index": citation.end,
+                "url": citation.url,
+                "title": citation.title,
+            },
+        }
+        for citation in citations
+    ]
 
 
 def logprobs_data(tokens: Iterable[TokenLogprob]) -> Data:
@@ -168,7 +194,10 @@ def extensions(parts: Sequence[Part], search: Search | None, context: AnswerCont
     """Return the message fields that carry what chat has no place for: order, signatures, searches."""
     google: Data = {}
     data: Data = {}
-    if needed(parts):
+    carried = needed(parts)
+    if not carried and search is None:
+        return data
+    if carried:
         described = (describe(part, shown(part, context.options)) for part in parts)
         google = carrier([each for each in described if each is not None], _backend(parts))
         signed = [part for part in parts if _signature(part)]

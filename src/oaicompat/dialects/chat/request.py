@@ -7,6 +7,7 @@ docs/parameters.md lists which, and its test runs this decoder to prove it.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from operator import attrgetter
 from typing import Any
 
 import msgspec
@@ -21,7 +22,7 @@ from oaicompat.dialects.chat.schema import (
     WebSearchOptions,
 )
 from oaicompat.dialects.chat.turns import read_messages
-from oaicompat.dialects.generation import Inert, model_of, note_unused, output_format
+from oaicompat.dialects.generation import Inert, Unused, model_of, output_format
 from oaicompat.dialects.tools import (
     Mode,
     ToolChoiceObject,
@@ -71,7 +72,30 @@ UNUSED = {
 }
 """Fields that reach no model, and why; each leaves a note."""
 
-_UNUSED = tuple(UNUSED.items())
+_UNUSED = Unused(UNUSED)
+_SELDOM = (
+    "tool_choice",
+    "function_call",
+    "parallel_tool_calls",
+    "response_format",
+    "reasoning_effort",
+    "reasoning",
+    "include_reasoning",
+    "modalities",
+    "audio",
+    "service_tier",
+    "metadata",
+    "extra_body",
+    "google",
+)
+_seldom = attrgetter(*_SELDOM)
+_DEFAULTS = {field.name: field.default for field in msgspec.structs.fields(REQUEST)}
+_ABSENT = tuple(_DEFAULTS[name] for name in _SELDOM)
+_SPELLINGS = {
+    name: {**SPELLING, "max_output_tokens": name}
+    for name in (SPELLING["max_output_tokens"], "max_output_tokens", "max_tokens")
+}
+_NO_OPTIONS = StreamOptions()
 
 
 def decode(body: bytes, notes: Notes, keep: Keep = "") -> Decoded:
@@ -82,19 +106,32 @@ def decode(body: bytes, notes: Notes, keep: Keep = "") -> Decoded:
 def decode_request(body: bytes, notes: Notes) -> Request:
     """Decode the body of a chat request; raises `InvalidRequestError` naming `param`."""
     wire = decode_body(body, REQUEST, notes, CONTENT)
-    note_unused(wire, _UNUSED, notes)
+    _UNUSED.note(wire, notes)
     tools, legacy = _tools(wire, notes)
-    spelling = dict(SPELLING)
-    sampling = _sampling(wire, spelling, notes)
-    options = _stream_options(wire, notes)
-    return Request(
+    sampling, limit = _sampling(wire, notes)
+    options = _NO_OPTIONS if wire.stream_options is None else _stream_options(wire, notes)
+    request = Request(
         model=model_of(wire.model),
         messages=_messages(wire, notes),
         tools=tools,
+        sampling=sampling,
+        stop=() if wire.stop is None else _stop(wire.stop),
+        stream=wire.stream is True,
+        include_usage=options.include_usage is True,
+        legacy_functions=legacy,
+        spelling=_SPELLINGS[limit],
+    )
+    return request if _seldom(wire) == _ABSENT else _with_seldom(request, wire, notes)
+
+
+def _with_seldom(request: Request, wire: ChatCompletionRequest, notes: Notes) -> Request:
+    """Return the request with what few clients send."""
+    tools, legacy = request.tools, request.legacy_functions
+    spelling = dict(request.spelling)
+    return msgspec.structs.replace(
+        request,
         tool_choice=_tool_choice(wire, tools, legacy, notes),
         parallel_tool_calls=wire.parallel_tool_calls,
-        sampling=sampling,
-        stop=_stop(wire.stop),
         output=output_format(wire.response_format, "response_format", notes),
         reasoning=_reasoning(wire, notes),
         modalities=tuple(wire.modalities or ()),
@@ -102,9 +139,6 @@ def decode_request(body: bytes, notes: Notes) -> Request:
         service_tier=wire.service_tier,
         metadata=wire.metadata,
         extra=_extra(wire, spelling, notes),
-        stream=bool(wire.stream),
-        include_usage=bool(options.include_usage),
-        legacy_functions=legacy,
         spelling=spelling,
     )
 
@@ -119,6 +153,8 @@ def _messages(wire: ChatCompletionRequest, notes: Notes) -> tuple[Message, ...]:
 
 def _tools(wire: ChatCompletionRequest, notes: Notes) -> tuple[tuple[Tool, ...], bool]:
     """Return the tools, and whether they were declared in the legacy way."""
+    if not wire.tools and wire.functions is None and wire.web_search_options is None:
+        return (), False
     legacy = bool(wire.functions) and not wire.tools
     tools = read_tools(wire.tools or (), notes)
     if legacy:
@@ -150,11 +186,14 @@ def _tool_choice(
     return read_choice(choice, tools, notes, path)
 
 
-def _sampling(wire: ChatCompletionRequest, spelling: dict[str, str], notes: Notes) -> Sampling:
-    sampling = scalars(wire)
+def _sampling(wire: ChatCompletionRequest, notes: Notes) -> tuple[Sampling, str]:
+    """Return the scalar parameters, and how the client names the limit of tokens."""
+    sampling, named = scalars(wire), SPELLING["max_output_tokens"]
     if sampling.top_logprobs is not None and not sampling.logprobs:
         message = "Invalid value for 'top_logprobs': 'logprobs' must be true to use it."
         raise InvalidRequestError(message, param="top_logprobs", code="invalid_value")
+    if wire.max_tokens is None and wire.other_max_tokens is None:
+        return sampling, named
     limit = sampling.max_output_tokens
     for name, value in (
         ("max_output_tokens", wire.other_max_tokens),
@@ -163,11 +202,10 @@ def _sampling(wire: ChatCompletionRequest, spelling: dict[str, str], notes: Note
         if value is None:
             continue
         if limit is None:
-            spelling["max_output_tokens"] = name
-            limit = value
+            named, limit = name, value
         elif value != limit:
-            notes.dropped(name, f"{spelling['max_output_tokens']} is given as well, and wins")
-    return msgspec.structs.replace(sampling, max_output_tokens=limit)
+            notes.dropped(name, f"{named} is given as well, and wins")
+    return msgspec.structs.replace(sampling, max_output_tokens=limit), named
 
 
 def _stop(stop: str | list[str] | None) -> tuple[str, ...]:

@@ -1,4 +1,4 @@
-"""Chat answers: `chat.completion` as a whole, or as chunks.
+"""Chat answers as chunks; as a whole they are in `completion`.
 
 Chunk grammar, per choice (openai-wire section 2): one chunk with the role; content, reasoning, images and call
 fragments in the model's order; what rides along (annotations, the carrier) in one delta; then an empty delta
@@ -14,9 +14,10 @@ from typing import assert_never
 import msgspec
 
 from oaicompat.dialects import AnswerContext
+from oaicompat.dialects.chat.completion import encode_response
 from oaicompat.dialects.chat.message import (
     Data,
-    annotation_data,
+    annotations_data,
     audio_data,
     call_data,
     encode_error,
@@ -30,7 +31,6 @@ from oaicompat.dialects.chat.message import (
 )
 from oaicompat.errors import OaicompatError
 from oaicompat.events import (
-    Choice,
     Cited,
     Completed,
     Delta,
@@ -43,7 +43,6 @@ from oaicompat.events import (
     Opened,
     PartEnd,
     PartStart,
-    Response,
     Search,
     Usage,
     grown,
@@ -68,79 +67,6 @@ KEEPALIVE = Frame(b": keep-alive")
 
 _encode = msgspec.json.Encoder().encode
 _decode_string = msgspec.json.Decoder(str).decode
-
-
-def encode_response(response: Response, context: AnswerContext) -> bytes:
-    """Encode a whole answer as a `chat.completion` body."""
-    body: Data = {
-        "id": f"chatcmpl-{context.token or response.response_id or '0'}",
-        "object": "chat.completion",
-        "created": context.created,
-        "model": context.model,
-        "choices": [
-            _choice_data(index, choice, context) for index, choice in enumerate(response.choices)
-        ],
-        "usage": usage_data(response.usage or Usage()),
-        "system_fingerprint": response.model_version or None,
-    }
-    if response.usage and response.usage.service_tier:
-        body["service_tier"] = response.usage.service_tier
-    return _encode(body)
-
-
-def _choice_data(index: int, choice: Choice, context: AnswerContext) -> Data:
-    return {
-        "index": index,
-        "message": _message_data(choice, context),
-        "logprobs": logprobs_data(choice.logprobs) if choice.logprobs else None,
-        "finish_reason": finish_reason(choice.finish, context),
-        "native_finish_reason": choice.native or None,
-    }
-
-
-def _message_data(choice: Choice, context: AnswerContext) -> Data:
-    content, reasoning, refusal = [], [], []
-    calls: list[ToolCall] = []
-    media: list[Media] = []
-    for part in choice.parts:
-        match part:
-            case Thought():
-                reasoning.append(part.text)
-            case Refusal():
-                refusal.append(part.text)
-            case ToolCall():
-                calls.append(part)
-            case Media() if not shown(part, context.options):
-                media.append(part)
-            case _:
-                content.append(shown(part, context.options))
-    text = "".join(content)
-    message: Data = {
-        "role": "assistant",
-        "content": text if text or not (calls or refusal or media) else None,
-        "refusal": "".join(refusal) or None,
-        "annotations": [annotation_data(each) for each in choice.citations],
-    }
-    if reasoning:
-        message["reasoning_content"] = "".join(reasoning)
-    if calls and context.request.legacy_functions:
-        for _ in calls[1:]:
-            context.notes.dropped("choices.message.function_call", "the legacy form holds one call")
-        message["function_call"] = {"name": calls[0].name, "arguments": calls[0].arguments}
-    elif calls:
-        message["tool_calls"] = [call_data(call, call.arguments) for call in calls]
-    return message | _media_data(media, context) | extensions(choice.parts, choice.search, context)
-
-
-def _media_data(media: list[Media], context: AnswerContext) -> Data:
-    data: Data = {}
-    images = [each for each in media if not is_audio(each)]
-    sounds = [each for each in media if is_audio(each)]
-    if images:
-        data["images"] = [image_data(each, index) for index, each in enumerate(images)]
-    if sounds:
-        data["audio"] = audio_data(sounds, context)
-    return data
 
 
 def encoder(context: AnswerContext) -> StreamEncoder:
@@ -370,7 +296,7 @@ class StreamEncoder:
     def _cite(self, stream: _Stream, event: Cited, frames: list[Frame]) -> None:
         stream.search = event.search or stream.search
         if event.citations:
-            annotations = [annotation_data(each) for each in event.citations]
+            annotations = annotations_data(event.citations)
             frames.append(self._chunk(event.choice, {"annotations": annotations}))
 
     def _finish(self, stream: _Stream, event: Finished, frames: list[Frame]) -> None:

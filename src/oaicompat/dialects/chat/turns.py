@@ -8,7 +8,7 @@ each place a client may have kept them (mappings section 1.1).
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from oaicompat import signatures
 from oaicompat.dialects.chat.schema import (
@@ -45,6 +45,8 @@ from oaicompat.notes import Notes
 from oaicompat.wire import given, sound
 from oaicompat.wire_errors import clipped
 
+_Read = Callable[[Content, str, Notes], tuple[Part, ...]]
+
 _PAST = "thoughts of earlier turns go back only with their carrier"
 
 
@@ -64,18 +66,22 @@ class _Calls:
 
     def __init__(self) -> None:
         self.names: dict[str, str] = {}
-        self._waiting: deque[str] = deque()
-        self._waiting_by_name: dict[str, deque[str]] = {}
+        self._calls: list[ToolCall] = []
+        self._waiting: dict[str | None, deque[str]] | None = None
         self._answered: set[str] = set()
 
     def add(self, call: ToolCall) -> None:
         self.names[call.id] = call.name
-        self._waiting.append(call.id)
-        self._waiting_by_name.setdefault(call.name, deque()).append(call.id)
+        self._calls.append(call)
+        self._waiting = None
 
     def first(self, name: str | None = None) -> str | None:
         """Return the id of the first call that waits, of those to one function where `name` is given."""
-        waiting = self._waiting if name is None else self._waiting_by_name.get(name, deque())
+        if self._waiting is None:
+            self._waiting = {None: deque(call.id for call in self._calls)}
+            for call in self._calls:
+                self._waiting.setdefault(call.name, deque()).append(call.id)
+        waiting = self._waiting.get(name)
         while waiting and waiting[0] in self._answered:
             waiting.popleft()
         return waiting[0] if waiting else None
@@ -86,12 +92,15 @@ class _Calls:
         return self.names[call_id]
 
 
+_NO_CALLS = _Calls()
+
+
 class _Reader:
     """Reads messages in order, knowing the calls that may be answered now: those of the last model turn."""
 
     def __init__(self, notes: Notes) -> None:
         self.notes = notes
-        self.calls = _Calls()
+        self.calls = _NO_CALLS
         self.speaking = False
 
     def message(self, index: int, message: ChatMessage, path: str) -> Message:
@@ -103,28 +112,37 @@ class _Reader:
             self._spoke(parts)
             return Message("assistant", parts, path)
         self.speaking = False
-        where = f"{path}.content"
         match message:
             case UserMessage():
-                self._note_name(message.name, path)
-                return Message("user", media_parts(message.content, where, self.notes), path)
+                return Message("user", self._said(message, path, media_parts), path)
+            case SystemMessage():
+                return Message("system", self._said(message, path, text_parts), path)
             case ToolMessage():
                 call_id, name = self._answered(message.tool_call_id, path)
                 return self._result(call_id, name or message.name, message.content, path)
             case FunctionMessage():
                 call_id, name = self._legacy_answered(message.name, path)
                 return self._result(call_id, name, message.content, path)
-            case SystemMessage():
-                self._note_name(message.name, path)
-                return Message("system", text_parts(message.content, where, self.notes), path)
+
+    def _said(
+        self, message: UserMessage | SystemMessage, path: str, read_parts: _Read
+    ) -> tuple[Part, ...]:
+        if message.name:
+            self._note_name(message.name, path)
+        content = message.content
+        if isinstance(content, str):
+            return (Text(content),)
+        return read_parts(content, f"{path}.content", self.notes)
 
     def _spoke(self, parts: Sequence[Part]) -> None:
         """Take what the model said: neighbouring messages are one turn, and empty ones are none."""
         if parts and not self.speaking:
-            self.calls = _Calls()
+            self.calls = _NO_CALLS
             self.speaking = True
         for part in parts:
             if isinstance(part, ToolCall):
+                if self.calls is _NO_CALLS:
+                    self.calls = _Calls()
                 self.calls.add(part)
 
     def _note_name(self, name: str | None, path: str) -> None:
@@ -132,7 +150,11 @@ class _Reader:
             self.notes.dropped(f"{path}.name", "the provider does not tell speakers apart")
 
     def _result(self, call_id: str, name: str | None, content: Content, path: str) -> Message:
-        parts = media_parts(content, f"{path}.content", self.notes)
+        parts: tuple[Text | Media, ...]
+        if isinstance(content, str):
+            parts = (Text(content),)
+        else:
+            parts = media_parts(content, f"{path}.content", self.notes)
         return Message("tool", (ToolResult(call_id, parts, name, path),), path)
 
     def _answered(self, given_id: str | None, path: str) -> tuple[str, str | None]:

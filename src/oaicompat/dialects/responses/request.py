@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 import msgspec
 
 from oaicompat.dialects import Decoded, Keep
-from oaicompat.dialects.generation import Inert, model_of, note_unused, output_format
+from oaicompat.dialects.generation import Inert, Unused, model_of, output_format
 from oaicompat.dialects.responses.compaction import asked_to_compact
 from oaicompat.dialects.responses.items import Reader
 from oaicompat.dialects.responses.memo import Memo
@@ -67,7 +67,7 @@ UNUSED = {
 }
 """Fields that reach no model, and why; each leaves a note."""
 
-_UNUSED = tuple(UNUSED.items())
+_UNUSED = Unused(UNUSED)
 
 
 def decode_request(body: bytes, notes: Notes) -> Request:
@@ -167,7 +167,7 @@ def _kept(wire: CreateResponse, conversation: str, notes: Notes, keep: Keep) -> 
 def _request(
     wire: CreateResponse, messages: tuple[Message, ...], reader: Reader, notes: Notes
 ) -> Request:
-    note_unused(wire, _UNUSED, notes)
+    _UNUSED.note(wire, notes)
     for index, asked in enumerate(wire.include or ()):
         if asked not in TOLD:
             notes.dropped(f"include[{index}]", "no answer holds it")

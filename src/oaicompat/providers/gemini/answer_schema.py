@@ -104,7 +104,7 @@ class ModalityCount(Struct, frozen=True, rename="camel", gc=False):
     token_count: int | None = None
 
 
-class UsageMetadata(Struct, frozen=True, rename="camel"):
+class UsageMetadata(Struct, frozen=True, rename="camel", gc=False):
     """`usageMetadata`; counts are cumulative over a stream."""
 
     prompt_token_count: int | None = None

@@ -35,7 +35,6 @@ from oaicompat.messages import (
 from oaicompat.notes import Notes
 from oaicompat.providers.gemini.answer_parts import compact, media, provider_part, verbatim
 from oaicompat.providers.gemini.answer_schema import (
-    AnswerContent,
     AnswerPart,
     Candidate,
     FunctionCall,
@@ -87,12 +86,12 @@ class CandidateDecoder:
     __slots__ = (
         "_arguments",
         "_calls",
-        "_fast",
         "_finish",
         "_message",
         "_notes",
         "_number",
         "_open",
+        "_raw",
         "_reading",
         "_shown",
         "_sources",
@@ -103,7 +102,7 @@ class CandidateDecoder:
     def __init__(self, number: int, reading: Reading, notes: Notes, token: str) -> None:
         self._number = number
         self._reading = reading
-        self._fast = reading.fast
+        self._raw = reading.fast and reading.streamed
         self._notes = notes
         self.token = token
         self._open: type[Text] | type[Thought] | None = None
@@ -113,7 +112,7 @@ class CandidateDecoder:
         self._shown = False
         self._finish: str | None = None
         self._message: str | None = None
-        self._sources = Sources()
+        self._sources: Sources | None = None
 
     @property
     def native(self) -> str | None:
@@ -133,14 +132,24 @@ class CandidateDecoder:
         if candidate.finish_reason is not None:
             self._finish = name(candidate.finish_reason)
             self._message = candidate.finish_message or self._message
+        if (
+            candidate.grounding_metadata
+            or candidate.citation_metadata
+            or candidate.url_context_metadata
+        ):
+            self._cite(candidate)
+        if candidate.logprobs_result:
+            self._logprobs(candidate.logprobs_result, events)
+
+    def _cite(self, candidate: Candidate) -> None:
+        if self._sources is None:
+            self._sources = Sources()
         if candidate.grounding_metadata:
             self._sources.add_grounding(candidate.grounding_metadata)
         if candidate.citation_metadata:
             self._sources.add_citations(candidate.citation_metadata)
         if candidate.url_context_metadata:
             self._sources.add_pages(candidate.url_context_metadata)
-        if candidate.logprobs_result:
-            self._logprobs(candidate.logprobs_result, events)
 
     def reopen(self) -> None:
         """Forget how the body ended, which another one continues."""
@@ -176,15 +185,11 @@ class CandidateDecoder:
                 self._texts.append([])
         if kind is Text:
             self._texts[-1].append(raw)
-        events.append(Delta(self._number, "", raw) if self._fast else Delta(self._number, text))
+        events.append(Delta(self._number, "", raw) if self._raw else Delta(self._number, text))
 
-    def more_text(self, texts: list[bytes], events: list[Event]) -> None:
-        """Take more of the plain text that is open, as JSON strings that are known to decode."""
-        number, pieces = self._number, self._texts[-1]
-        for raw in texts:
-            if raw != _EMPTY:
-                pieces.append(raw)
-                events.append(Delta(number, "", raw))
+    def open_text(self) -> tuple[int, list[bytes]]:
+        """Return the choice, and the pieces of its text that is open, to be added to."""
+        return self._number, self._texts[-1]
 
     def _part(self, part: AnswerPart, events: list[Event]) -> None:
         signature = self._signature(part)
@@ -314,22 +319,22 @@ class _StreamedCall:
         events.append(PartEnd(self._number))
 
 
-def plain_text(chunk: GenerateContentResponse) -> bytes | None:
-    """Return the text of a chunk that holds one piece of plain text and nothing else of note."""
-    match chunk.candidates:
-        case [
-            Candidate(
-                content=AnswerContent(
-                    parts=[AnswerPart(thought=None, thought_signature=None) as part]
-                ),
-                finish_reason=None,
-                index=None | 0,
-            ) as candidate
-        ] if part.text and not _remarkable(candidate) and chunk.prompt_feedback is None:
-            text = bytes(part.text)
-            return None if text in _NOTHING else text
-        case _:
-            return None
+def plain_text(chunk: GenerateContentResponse, finish: str | None = None) -> bytes | None:
+    """Return the text of a chunk that holds one piece of plain text, this finish and nothing else of note."""
+    candidates = chunk.candidates
+    if candidates is None or len(candidates) != 1 or chunk.prompt_feedback is not None:
+        return None
+    candidate = candidates[0]
+    content = candidate.content
+    if candidate.finish_reason != finish or candidate.index or _remarkable(candidate):
+        return None
+    if content is None or content.parts is None or len(content.parts) != 1:
+        return None
+    part = content.parts[0]
+    if part.thought is not None or part.thought_signature is not None:
+        return None
+    text = bytes(part.text)
+    return None if not text or text in _NOTHING else text
 
 
 def _remarkable(candidate: Candidate) -> bool:

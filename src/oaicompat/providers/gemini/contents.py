@@ -23,7 +23,7 @@ from oaicompat.providers.gemini.tool_turns import encode_results, unasked_result
 _SPACE = Part(text=" ")
 
 
-class Conversation(Struct, frozen=True):
+class Conversation(Struct, frozen=True, gc=False):
     """The two places a conversation goes to."""
 
     system: Content | None
@@ -90,18 +90,20 @@ def _system(leading: Sequence[Message], context: Context) -> Content | None:
             if not isinstance(part, Text):
                 context.notes.dropped(message.path, "system instructions hold only text")
             elif part.text:
-                parts.append(Part(text=part.text))
+                parts.append(Part(part.text))
     return Content(parts=parts) if parts else None
 
 
 def _turns(messages: Sequence[Message], context: Context) -> list[Turn]:
     """Group messages into turns that alternate; a model turn without parts vanishes."""
     turns: list[Turn] = []
-    current_from = _last_user(messages)
+    current_from: int | None = None
     only_system = messages[0].role == "system" if messages else False
     for index, message in enumerate(messages):
         last = turns[-1] if turns else None
         if message.role == "assistant":
+            if current_from is None:
+                current_from = _last_user(messages)
             turn = last if isinstance(last, ModelTurn) else ModelTurn(index > current_from)
             turn.add(message, context)
             if turn is not last and turn.parts:
@@ -122,8 +124,10 @@ def _last_user(messages: Sequence[Message]) -> int:
     """Find the last real user message: signatures are checked only after it."""
     for index in range(len(messages) - 1, -1, -1):
         message = messages[index]
-        if message.role == "user" and any(map(_says_something, message.parts)):
-            return index
+        if message.role == "user":
+            for part in message.parts:
+                if _says_something(part):
+                    return index
     return -1
 
 

@@ -31,7 +31,7 @@ class EncodeOptions(Struct, frozen=True):
     safety_settings: Raw | None = None
 
 
-class Context(Struct, frozen=True):
+class Context(Struct, frozen=True, gc=False):
     """One attempt to encode one request; `names` holds the tool names that change on the way."""
 
     request: Request

@@ -8,13 +8,15 @@ front doors differ. Hosts and paths: gemini-wire section 1; checks: reliability 
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 from typing import Literal
 from urllib.parse import quote, urlsplit
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 from oaicompat.errors import InvalidRequestError, ModelNotFoundError, UpstreamError
-from oaicompat.models import upstream_name
+from oaicompat.models import LONGEST_KNOWN, upstream_name
 
 Headers = tuple[tuple[str, str], ...]
 
@@ -36,7 +38,7 @@ _REGION = re.compile(
 _SECRET = re.compile(r"[\x21-\x7e]{1,8192}")
 
 
-class Target(Struct, frozen=True):
+class Target(Struct, frozen=True, cache_hash=True, gc=False):
     """One place to call: front door, address and upstream model.
 
     An empty `base_url` or `version` means the public service's own; `base_url` is scheme, host and port.
@@ -67,6 +69,19 @@ class Target(Struct, frozen=True):
 
 
 GEMINI_API = Target()
+_REMEMBERED = 1024
+
+
+def aimed(target: Target, model: str) -> Target:
+    """Return the target with this model; the same object each time, which makes its URL cheap to build."""
+    if len(model) <= LONGEST_KNOWN:
+        return _aimed(target, model)
+    return replace(target, model=model)
+
+
+@lru_cache(_REMEMBERED)
+def _aimed(target: Target, model: str) -> Target:
+    return replace(target, model=model)
 
 
 def origin(target: Target) -> str:
@@ -102,6 +117,7 @@ def models_url(target: Target) -> str | None:
     return f"{_versioned(target)}/models?pageSize=1000"
 
 
+@lru_cache(_REMEMBERED)
 def method_url(target: Target, method: str) -> str:
     """Build the URL of any method of a model, e.g. `embedContent`; raises what `generate_url` raises."""
     collection, name = _resource(target)

@@ -57,7 +57,7 @@ def name(reason: str | int) -> str:
     return _NUMBERED[reason] if 0 <= reason < len(_NUMBERED) else str(reason)
 
 
-class Ending(Struct, frozen=True):
+class Ending(Struct, frozen=True, gc=False):
     """The end of one candidate: the reason, and a refusal to show where the provider stepped in."""
 
     reason: FinishReason
@@ -79,14 +79,14 @@ def ending(native: str | None, message: str | None, *, shown: bool, calls: bool)
             retryable=True,
         )
     match KINDS.get(native, "textual"):
+        case "done":
+            return Ending("tool_calls" if calls else "stop")
         case "length":
             return Ending("length")
         case "safety":
             return Ending("content_filter", _refusal("answer", native, message))
         case "filtered":
             return Ending("content_filter")
-        case "done":
-            return Ending("tool_calls" if calls else "stop")
         case "textual" if shown or calls:
             return Ending("tool_calls" if calls else "stop")
         case _:

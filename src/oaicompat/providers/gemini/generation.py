@@ -17,6 +17,7 @@ from oaicompat.providers.gemini.media import RESOLUTIONS
 from oaicompat.providers.gemini.schema import GenerationConfig, ThinkingConfig
 from oaicompat.providers.gemini.speech import encode_modalities, encode_speech
 from oaicompat.providers.gemini.tools import compiled
+from oaicompat.sampling import Sampling
 
 # Gemini's range ends before 2; OpenAI's includes it.
 PENALTY_BELOW_2 = 1.9999
@@ -37,36 +38,37 @@ def encode_generation(
     `InvalidRequestError` for more stop sequences than the model takes and for a sound format there is no
     encoder for.
     """
-    sampling = context.request.sampling
-    logprobs = _logprobs(context)
-    _note_ignored(context)
+    request = context.request
+    sampling = request.sampling
+    wanted = candidates or sampling.candidates or 1
+    presence, frequency = sampling.presence_penalty, sampling.frequency_penalty
+    logprobs = True if (sampling.logprobs or sampling.top_logprobs) and _logprobs(context) else None
+    if not context.profile.samples:
+        _note_ignored(sampling, context)
     config = GenerationConfig(
         temperature=sampling.temperature,
         top_p=sampling.top_p,
         top_k=sampling.top_k,
-        candidate_count=_candidate_count(context, candidates),
-        max_output_tokens=_limit(context),
-        stop_sequences=_stop(context),
-        seed=_seed(context),
-        presence_penalty=_penalty(context, "presence_penalty", sampling.presence_penalty),
-        frequency_penalty=_penalty(context, "frequency_penalty", sampling.frequency_penalty),
-        response_logprobs=True if logprobs else None,
-        logprobs=(sampling.top_logprobs or None) if logprobs else None,
-        response_modalities=encode_modalities(context),
-        speech_config=encode_speech(context),
-        media_resolution=_media_resolution(context),
+        candidate_count=_candidate_count(wanted, context) if wanted > 1 else None,
+        max_output_tokens=sampling.max_output_tokens and _limit(context),
+        stop_sequences=_stop(context) if request.stop else (),
+        seed=sampling.seed and _seed(sampling.seed, context),
+        presence_penalty=presence and _penalty("presence_penalty", presence, context),
+        frequency_penalty=frequency and _penalty("frequency_penalty", frequency, context),
+        response_logprobs=logprobs,
+        logprobs=logprobs and (sampling.top_logprobs or None),
+        response_modalities=encode_modalities(context) if request.modalities else (),
+        speech_config=encode_speech(context) if request.audio else None,
+        media_resolution=_media_resolution(context) if context.media else None,
         thinking_config=thinking,
     )
-    if context.request.output is not None:
-        config = _formatted(config, context.request.output, context)
+    if request.output is not None:
+        config = _formatted(config, request.output, context)
     return None if config == _NOTHING else config
 
 
-def _note_ignored(context: Context) -> None:
+def _note_ignored(sampling: Sampling, context: Context) -> None:
     """Note what is sent although the model does not heed it: the profile may be behind the model."""
-    if context.profile.samples:
-        return
-    sampling = context.request.sampling
     asked = {
         "temperature": sampling.temperature not in (None, _DEFAULT_TEMPERATURE),
         "top_p": sampling.top_p is not None,
@@ -77,10 +79,7 @@ def _note_ignored(context: Context) -> None:
             context.notes.dropped(context.request.spelled(name), "this model ignores it")
 
 
-def _candidate_count(context: Context, candidates: int | None) -> int | None:
-    wanted = candidates or context.request.sampling.candidates or 1
-    if wanted <= 1:
-        return None
+def _candidate_count(wanted: int, context: Context) -> int | None:
     path = context.request.spelled("candidates")
     if not context.profile.multiple_candidates:
         context.notes.dropped(path, "this model gives one answer to a call")
@@ -108,10 +107,7 @@ def _stop(context: Context) -> tuple[str, ...]:
     return stop
 
 
-def _seed(context: Context) -> int | None:
-    seed = context.request.sampling.seed
-    if seed is None:
-        return None
+def _seed(seed: int, context: Context) -> int:
     folded = (seed + _HALF) % _WHOLE - _HALF
     if folded != seed:
         context.notes.rewritten(
@@ -120,9 +116,7 @@ def _seed(context: Context) -> int | None:
     return folded
 
 
-def _penalty(context: Context, name: str, value: float | None) -> float | None:
-    if not value:
-        return value
+def _penalty(name: str, value: float, context: Context) -> float | None:
     path = context.request.spelled(name)
     if not context.profile.penalties:
         context.notes.dropped(path, "this model refuses penalties")
@@ -176,7 +170,7 @@ def _media_resolution(context: Context) -> str | None:
 
     An image without a wish counts as the default, which lies between low and medium.
     """
-    if not context.media or context.profile.media_resolution_per_part:
+    if context.profile.media_resolution_per_part:
         return None
     details = {
         media.detail or "auto"

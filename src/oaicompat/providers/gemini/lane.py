@@ -11,31 +11,41 @@ from __future__ import annotations
 
 import msgspec
 
+from oaicompat.events import Delta, Event
+
 _decode_string = msgspec.json.Decoder(str).decode
 _DIGITS = b"0123456789"
-_QUOTE, _BACKSLASH = b'"', 0x5C
+_UNDECODABLE = (msgspec.DecodeError, UnicodeDecodeError)
+_QUOTE, _BACKSLASH, _FEED = b'"', 0x5C, b"\n"
+_EMPTY = b'""'
 _FIELD, _END = b"data: ", b"\r\n\r\n"
 
 
 class Lane:
     """Matches events in the bytes of a stream against the template learned last."""
 
-    __slots__ = ("_at", "_head", "_last", "_shape")
+    __slots__ = ("_at", "_choice", "_head", "_last", "_pieces", "_shape")
 
     def __init__(self) -> None:
         self._head = b""
         self._at = 0
         self._shape = b""
         self._last = b""
+        self._choice = 0
+        self._pieces: list[bytes] = []
 
-    def learn(self, payload: bytes, text: bytes) -> None:
-        """Take a payload whose one part is this text (a JSON string) as the template."""
+    def learn(self, payload: bytes, text: bytes, choice: int, pieces: list[bytes]) -> None:
+        """Take a payload whose one part is this text (a JSON string) as the template.
+
+        What matches is more of this choice's open text, whose `pieces` so far these are.
+        """
         at = payload.find(text) if payload.count(text) == 1 else -1
         if at < 0 or not payload[:at].rstrip().endswith(b'"text":'):
             return
         self._head = _FIELD + payload[: at + 1]
         self._at = len(_FIELD) + at
         self._shape = payload[at + len(text) :].translate(None, _DIGITS)
+        self._choice, self._pieces = choice, pieces
 
     def leave(self) -> bytes:
         """Drop the template; return the last payload that matched, whose counts are not taken yet."""
@@ -43,32 +53,37 @@ class Lane:
         self._head = self._last = b""
         return last
 
-    def take(self, data: bytes, texts: list[bytes]) -> int:
-        """Take the events at the start of `data` that match, whole ones only; return where they end.
-
-        Adds their texts, JSON strings with their quotes, to `texts`. Raises `msgspec.DecodeError` or
-        `UnicodeDecodeError` for one that cannot be decoded.
-        """
+    def take(self, data: bytes, events: list[Event]) -> int:
+        """Take what matches at the start of `data`, whole events only; return where that ends."""
         head, at, shape = self._head, self._at, self._shape
+        find, starts_with = data.find, data.startswith
         position = start = 0
-        while head and data.startswith(head, position):
+        while head and starts_with(head, position):
             opening = position + at
-            end = _closing_quote(data, opening)
-            stop = data.find(_END, end)
-            if stop < 0 or data[end + 1 : stop].translate(None, _DIGITS) != shape:
+            end = find(_QUOTE, opening + 1)
+            if data[end - 1] == _BACKSLASH:
+                end = _closing_quote(data, end)
+            feed = find(_FEED, end)
+            if not starts_with(_END, feed - 1):
+                break
+            if data[end + 1 : feed - 1].translate(None, _DIGITS) != shape:
                 break
             text = data[opening : end + 1]
-            _decode_string(text)
-            texts.append(text)
-            start, position = position, stop + len(_END)
+            if text != _EMPTY:
+                try:
+                    _decode_string(text)
+                except _UNDECODABLE:
+                    break
+                self._pieces.append(text)
+                events.append(Delta(self._choice, "", text))
+            start, position = position, feed + 3
         if position:
             self._last = data[start + len(_FIELD) : position - len(_END)]
         return position
 
 
-def _closing_quote(data: bytes, opening: int) -> int:
-    """Return where the string that opens here closes; -1 where it does not."""
-    end = data.find(_QUOTE, opening + 1)
+def _closing_quote(data: bytes, end: int) -> int:
+    """Return where a string closes if not by this quote; -1 where it does not."""
     while end > 0 and data[end - 1] == _BACKSLASH and _escaped(data, end):
         end = data.find(_QUOTE, end + 1)
     return end

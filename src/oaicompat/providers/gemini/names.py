@@ -8,7 +8,7 @@ theory, on a collision): declarations, history and later requests agree on it, w
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Mapping
 from hashlib import blake2s
 
 from oaicompat.messages import HostedTool, Request, ToolCall
@@ -20,29 +20,28 @@ is_legal = re.compile(r"[A-Za-z_][A-Za-z0-9_.:-]{0,63}").fullmatch
 _ILLEGAL = re.compile(r"[^A-Za-z0-9_.:-]")
 _STARTS = re.compile(r"[A-Za-z_]")
 _DIGEST_BYTES = 5
+_UNCHANGED: Mapping[str, str] = {}
 
 
 def used_names(request: Request) -> set[str]:
     """Collect every tool name the request mentions, in declarations and in history."""
     names = {tool.name for tool in request.tools if not isinstance(tool, HostedTool)}
-    names.update(
-        [
-            part.name
-            for message in request.messages
-            if message.role == "assistant"
-            for part in message.parts
-            if isinstance(part, ToolCall)
-        ]
-    )
+    for message in request.messages:
+        if message.role == "assistant":
+            for part in message.parts:
+                if isinstance(part, ToolCall):
+                    names.add(part.name)
     return names
 
 
-def upstream_names(names: Iterable[str]) -> Mapping[str, str]:
+def upstream_names(names: Collection[str]) -> Mapping[str, str]:
     """Map each name that Gemini would refuse to the one it travels under."""
+    if not names:
+        return _UNCHANGED
     taken = set(names)
-    illegal = sorted(name for name in taken if not is_legal(name))
+    illegal = [name for name in taken if not is_legal(name)]
     mapped: dict[str, str] = {}
-    for name in illegal:
+    for name in sorted(illegal):
         mapped[name] = _mangled(name, taken)
         taken.add(mapped[name])
     return mapped

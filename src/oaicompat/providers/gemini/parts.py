@@ -51,10 +51,8 @@ def encode_part(
     part: NeutralPart, path: str, context: Context, *, resign: bool = False
 ) -> Part | None:
     """Encode a part that is neither call nor result; `None` where nothing is left to send."""
-    if isinstance(part, Refusal):
-        return Part(text=part.text) if part.text else None
-    if isinstance(part, Text) and part.signature is None:
-        return Part(text=part.text) if part.text else None
+    if (isinstance(part, Text) and part.signature is None) or isinstance(part, Refusal):
+        return Part(part.text) if part.text else None
     if isinstance(part, ToolCall | ToolResult):
         context.notes.dropped(part.path or path, "a tool part outside a tool turn")
         return None

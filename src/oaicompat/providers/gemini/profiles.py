@@ -14,6 +14,7 @@ from typing import Literal, NamedTuple, TypeAlias, assert_never
 from msgspec import Struct
 
 from oaicompat.errors import InvalidRequestError
+from oaicompat.models import LONGEST_KNOWN
 from oaicompat.notes import Action
 
 Backend = Literal["gemini", "vertex"]
@@ -180,7 +181,6 @@ _IMAGE = re.compile(r"(?:^|-)(?:image|nano-banana)(?:-|$)")
 _AUDIO = re.compile(r"(?:^|-)tts(?:-|$)")
 
 
-@lru_cache(maxsize=1024)
 def profile(model: str, backend: Backend) -> Profile:
     """Tell what a model can do.
 
@@ -188,6 +188,12 @@ def profile(model: str, backend: Backend) -> Profile:
     suffix (`-001`, `-preview-09-2025`, `-latest`). Never raises: a name without a table line gets the
     rules of its generation, a name without a generation those of the newest.
     """
+    if len(model) <= LONGEST_KNOWN:
+        return _remembered(model, backend)
+    return _profile(model, backend)
+
+
+def _profile(model: str, backend: Backend) -> Profile:
     name = model.rsplit("/", 1)[-1]
     generation = _generation(name)
     age = generation or NEWEST
@@ -220,6 +226,9 @@ def profile(model: str, backend: Backend) -> Profile:
         image_output=image,
         audio_output=audio,
     )
+
+
+_remembered = lru_cache(maxsize=1024)(_profile)
 
 
 def _generation(name: str) -> Generation | None:

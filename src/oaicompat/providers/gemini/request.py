@@ -20,7 +20,7 @@ from oaicompat.notes import Notes
 from oaicompat.providers.gemini.contents import encode_conversation
 from oaicompat.providers.gemini.context import Context, EncodeOptions, target_profile
 from oaicompat.providers.gemini.endpoints import Target
-from oaicompat.providers.gemini.extras import Extras, merge, read_extras
+from oaicompat.providers.gemini.extras import NOTHING, Extras, merge, read_extras
 from oaicompat.providers.gemini.generation import encode_generation
 from oaicompat.providers.gemini.names import upstream_names, used_names
 from oaicompat.providers.gemini.schema import GenerateContentRequest
@@ -37,7 +37,7 @@ _is_label_key = re.compile(r"[a-z][a-z0-9_-]{0,62}").fullmatch
 _is_label_value = re.compile(r"[a-z0-9_-]{0,63}").fullmatch
 
 
-class Encoded(Struct, frozen=True):
+class Encoded(Struct, frozen=True, gc=False):
     """A body, and what its answer needs to be read.
 
     `body` is the JSON of a GenerateContentRequest, `names` maps the names of tools that travel under another
@@ -72,22 +72,21 @@ def encode_request(
     context = Context(
         request, target, target_profile(request, target), notes, renamed, options, sentinel
     )
-    extras = read_extras(request, notes, target.backend)
+    extras = read_extras(request, notes, target.backend) if request.extra else NOTHING
     body = _body(context, extras, candidates, continuation)
     try:
         encoded = _encode(body)
     except UnicodeEncodeError:
         raise InvalidRequestError("The request holds text that is not valid Unicode.") from None
-    custom = frozenset(tool.name for tool in request.tools if isinstance(tool, CustomTool))
+    custom = [tool.name for tool in request.tools if isinstance(tool, CustomTool)]
     names = {upstream: name for name, upstream in renamed.items()}
-    return Encoded(encoded, names, custom, _served(context, extras))
+    served = None if extras.served is None else _served(context, extras.served)
+    return Encoded(encoded, names, frozenset(custom), served)
 
 
-def _served(context: Context, extras: Extras) -> frozenset[str] | None:
-    if extras.served is None:
-        return None
+def _served(context: Context, served: frozenset[str]) -> frozenset[str]:
     own = (tool.name for tool in context.request.tools if not isinstance(tool, HostedTool))
-    return extras.served | frozenset(context.upstream_name(name) for name in own)
+    return served | frozenset(context.upstream_name(name) for name in own)
 
 
 def _body(

@@ -13,7 +13,18 @@ from hashlib import blake2s
 import msgspec
 
 from oaicompat.errors import OaicompatError, UpstreamProtocolError
-from oaicompat.events import Completed, Event, Failed, Metered, Opened, Usage
+from oaicompat.events import (
+    UNOPENED,
+    Choice,
+    Completed,
+    Event,
+    Failed,
+    Metered,
+    Opened,
+    Response,
+    Usage,
+)
+from oaicompat.messages import Text
 from oaicompat.notes import Notes
 from oaicompat.providers.gemini.answer_schema import (
     Candidate,
@@ -30,11 +41,12 @@ from oaicompat.providers.gemini.finish import (
     withheld,
 )
 from oaicompat.providers.gemini.lane import Lane
-from oaicompat.providers.gemini.usage import Counter
+from oaicompat.providers.gemini.usage import Counter, read_usage
 from oaicompat.sse import Decoder as FrameDecoder
 
 _UNREADABLE = (OaicompatError, msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
 _decode_chunk = msgspec.json.Decoder(GenerateContentResponse).decode
+_decode_string = msgspec.json.Decoder(str).decode
 
 
 class Decoder:
@@ -45,36 +57,47 @@ class Decoder:
     body that then comes is for the decoder that `resumed` returns.
     """
 
+    continuation: str | None = None
+    _opened = False
+    _opening = UNOPENED
+    _dead = False
+    _spent: Usage | None = None
+    _feedback: PromptFeedback | None = None
+    _resume: str | None = None
+    _chunk: GenerateContentResponse | None = None
+
     def __init__(self, reading: Reading, notes: Notes) -> None:
         self._reading = reading
         self._notes = notes
-        self._frames = FrameDecoder()
-        self._body: list[bytes] = []
         self._candidates: dict[int, CandidateDecoder] = {}
-        self._opened = False
-        self._opening = Opened()
-        self._dead = False
         self._counter = Counter()
-        self._lane = Lane()
-        self._spent: Usage | None = None
-        self._feedback: PromptFeedback | None = None
         self._token = reading.token
-        self._resume: str | None = None
-        self.continuation: str | None = None
+        self._begin()
+
+    def _begin(self) -> None:
+        self._body: list[bytes] = []
+        self._frames: FrameDecoder | None = None
+        if self._reading.streamed:
+            self._frames = FrameDecoder()
+            self._lane = Lane()
 
     def feed(self, data: bytes) -> list[Event]:
         """Take bytes of the body and return the events they complete."""
-        if self._dead:
-            return []
-        if not self._reading.streamed:
-            self._body.append(data)
-            return []
         events: list[Event] = []
+        if self._dead:
+            return events
+        frames = self._frames
+        if frames is None:
+            self._body.append(data)
+            return events
+        if frames.between:
+            end = self._lane.take(data, events)
+            if end == len(data):
+                return events
+            data = data[end:] if end else data
         try:
-            rest = self._take_fast(data, events) if self._frames.between else data
-            if rest:
-                for payload in self._frames.feed(rest):
-                    self._take_slowly(payload, events)
+            for payload in frames.feed(data):
+                self._take_slowly(payload, events)
         except _UNREADABLE as error:
             self._die(error, events)
         return events
@@ -90,34 +113,40 @@ class Decoder:
             self._die(error, events)
         return events
 
+    def plain(self) -> Response | None:
+        """Take the end of a whole body that is one plain text; any other is `None` here and left to `close`.
+
+        The answer is the one that the events of the body fold to, and comes at a third of the cost.
+        """
+        reading = self._reading
+        if not reading.fast or reading.candidates != 1 or self._candidates:
+            return None
+        try:
+            chunk = self._chunk = _decode_chunk(b"".join(self._body))
+            raw = plain_text(chunk, "STOP")
+            if raw is None or chunk.error:
+                return None
+            choice = Choice((Text(_decode_string(raw)),), "stop", "STOP")
+            usage = read_usage(chunk.usage_metadata)
+        except _UNREADABLE:
+            return None
+        return Response((choice,), usage, chunk.response_id or "", chunk.model_version or "")
+
     def resumed(self) -> Decoder:
         """Return a decoder for a body that continues this one, which stays as it is."""
         shared = (self._reading, self._notes)
         other = deepcopy(self, {id(each): each for each in shared})
+        for candidate in other._candidates.values():
+            candidate.reopen()
+        other._settle()
+        other.continuation = other._resume = None
         other._begin()
         return other
 
-    def _begin(self) -> None:
-        self.continuation = self._resume = None
-        for candidate in self._candidates.values():
-            candidate.reopen()
-        self._frames = FrameDecoder()
-        self._body = []
-        self._settle()
-
     def _die(self, error: Exception, events: list[Event]) -> None:
         self._dead = True
+        self._open(events)
         events.append(Failed(error if isinstance(error, OaicompatError) else _malformed()))
-
-    def _take_fast(self, data: bytes, events: list[Event]) -> bytes:
-        """Take what may go by the fast lane; return the rest."""
-        texts: list[bytes] = []
-        try:
-            end = self._lane.take(data, texts)
-        finally:
-            if texts:
-                self._candidates[0].more_text(texts, events)
-        return data[end:] if end else data
 
     def _take_slowly(self, payload: bytes, events: list[Event]) -> None:
         self._leave_lane()
@@ -126,7 +155,7 @@ class Decoder:
         if self._reading.fast and self._reading.candidates == 1:
             text = plain_text(chunk)
             if text is not None and 0 in self._candidates:
-                self._lane.learn(payload, text)
+                self._lane.learn(payload, text, *self._candidates[0].open_text())
 
     def _leave_lane(self) -> None:
         """Count what the last chunk in the lane counted, and forget the lane."""
@@ -145,21 +174,14 @@ class Decoder:
         if not self._opened:
             self._introduce(chunk)
         if chunk.candidates:
-            self._take_candidates(chunk.candidates, payload, events)
+            if not self._token:
+                self._token = (
+                    self._opening.response_id or blake2s(payload, digest_size=9).hexdigest()
+                )
+            self._take_candidates(chunk.candidates, events)
+            self._open(events)
 
-    def _take_candidates(
-        self, candidates: list[Candidate], payload: bytes, events: list[Event]
-    ) -> None:
-        if not self._token:
-            self._token = self._opening.response_id or blake2s(payload, digest_size=9).hexdigest()
-        before = len(events)
-        try:
-            self._take_each(candidates, events)
-        finally:
-            if not self._opened and len(events) > before:
-                self._open(events, before)
-
-    def _take_each(self, candidates: list[Candidate], events: list[Event]) -> None:
+    def _take_candidates(self, candidates: list[Candidate], events: list[Event]) -> None:
         for position, candidate in enumerate(candidates):
             index = position if candidate.index is None else candidate.index
             if not 0 <= index < self._reading.candidates:
@@ -167,7 +189,7 @@ class Decoder:
                 continue
             if candidate.continuation_token:
                 self._resume = candidate.continuation_token
-            (self._candidates.get(index) or self._candidate(index)).take(candidate, events)
+            self._candidate(index).take(candidate, events)
 
     def _introduce(self, chunk: GenerateContentResponse) -> None:
         """Take the ids, which an answer without content tells before there is any event."""
@@ -177,9 +199,11 @@ class Decoder:
             known.model_version or chunk.model_version or "",
         )
 
-    def _open(self, events: list[Event], at: int) -> None:
-        self._opened = True
-        events.insert(at, self._opening)
+    def _open(self, events: list[Event]) -> None:
+        """Put the opening in front of the first events there are."""
+        if events and not self._opened:
+            self._opened = True
+            events.insert(0, self._opening)
 
     def _candidate(self, index: int) -> CandidateDecoder:
         found = self._candidates.get(index)
@@ -190,20 +214,19 @@ class Decoder:
         return found
 
     def _end(self, events: list[Event]) -> None:
-        if self._reading.streamed:
+        if self._frames is not None:
             for payload in self._frames.close():
                 self._take_slowly(payload, events)
         else:
             payload = b"".join(self._body)
-            self._take(_decode_chunk(payload), payload, events)
+            chunk, self._chunk = self._chunk, None
+            self._take(chunk or _decode_chunk(payload), payload, events)
         if self._continues():
             return
-        before = len(events)
         # Counts that cannot be read fail the answer, which must not have been ended by then.
         self._settle()
         self._finish(events)
-        if not self._opened:
-            self._open(events, before)
+        self._open(events)
         if self._spent is not None:
             events.append(Metered(self._spent))
         events.append(Completed())
@@ -218,11 +241,14 @@ class Decoder:
     def _finish(self, events: list[Event]) -> None:
         """End every choice: a candidate that a refused prompt cut short, or that never came, too."""
         feedback, seen = self._feedback, self._candidates
-        if not seen and feedback is None:
-            raise no_candidates()
+        count = wanted = self._reading.candidates
         if seen:
-            self._count_candidates()
-        count = max(seen) + 1 if seen else self._reading.candidates
+            count = max(seen) + 1
+            if len(seen) < wanted:
+                missing = f"the provider returned {wanted - len(seen)} fewer than asked for"
+                self._notes.dropped("choices", missing)
+        elif feedback is None:
+            raise no_candidates()
         endings = [self._ending(index, feedback) for index in range(count)]
         for index, how in enumerate(endings):
             self._candidate(index).finish(how, events)
@@ -234,14 +260,10 @@ class Decoder:
             return blocked(str(feedback.block_reason), feedback.block_reason_message)
         return withheld() if seen is None else seen.ending()
 
-    def _count_candidates(self) -> None:
-        missing = self._reading.candidates - len(self._candidates)
-        if missing > 0:
-            self._notes.dropped("choices", f"the provider returned {missing} fewer than asked for")
-
     def _settle(self) -> None:
         """Add what this body cost to what the bodies before it did."""
-        self._leave_lane()
+        if self._frames is not None:
+            self._leave_lane()
         spent = self._counter.take()
         if spent is not None:
             self._spent = self._spent + spent if self._spent else spent

@@ -42,6 +42,9 @@ class EncodedTools(Struct, frozen=True):
     config: ToolConfig | None = None
 
 
+_NO_TOOLS = EncodedTools()
+
+
 class Selection(Struct, frozen=True):
     """The tools that may be used at all, after the choice."""
 
@@ -57,10 +60,12 @@ def encode_tools(context: Context, *, built_ins: bool = False) -> EncodedTools:
     `InvalidRequestError` for unknown names, for names declared twice, for schemas that are no schemas, and
     for combinations that the model refuses.
     """
+    if not context.request.tools and context.request.tool_choice is None:
+        return _NO_TOOLS
     selection = _selected(context)
     if not selection.functions and not selection.hosted:
         _note_idle_choice(selection.choice, context)
-        return EncodedTools()
+        return _NO_TOOLS
     tools: list[Tool] = []
     if selection.functions:
         declarations = tuple([_declaration(each, context) for each in selection.functions])

@@ -8,6 +8,7 @@ recorded answer total = prompt + candidates + thoughts + toolUse, so sums here a
 from __future__ import annotations
 
 import msgspec
+from msgspec import Raw
 
 from oaicompat.events import Usage
 from oaicompat.providers.gemini.answer_schema import ModalityCount, UsageMetadata
@@ -38,20 +39,18 @@ class Counter:
     earlier; only where the fields change both are kept.
     """
 
+    __slots__ = ("_kept",)
+
     def __init__(self) -> None:
         self._kept: list[bytes] = []
-        self._shape = b""
 
     def add(self, raw: bytes) -> None:
-        """Take one `usageMetadata`, if the chunk had one."""
-        if not raw:
-            return
-        shape = raw.translate(None, _DIGITS)
-        if self._kept and shape == self._shape:
-            self._kept[-1] = raw
+        """Take one `usageMetadata`."""
+        kept = self._kept
+        if kept and kept[-1].translate(None, _DIGITS) == raw.translate(None, _DIGITS):
+            kept[-1] = raw
         else:
-            self._shape = shape
-            self._kept.append(raw)
+            kept.append(raw)
 
     def take(self) -> Usage | None:
         """Return the usage so far, if any was told, and forget it; raises `msgspec.DecodeError`."""
@@ -60,8 +59,14 @@ class Counter:
             later = _decode(raw)
             if later is not None:
                 counts = merged(counts, later)
-        self._kept, self._shape = [], b""
+        self._kept = []
         return usage(counts) if counts is not None else None
+
+
+def read_usage(raw: Raw) -> Usage | None:
+    """Return the usage of a whole answer, if it tells any; raises `msgspec.DecodeError`."""
+    counts = _decode(raw) if raw else None
+    return usage(counts) if counts is not None else None
 
 
 def merged(earlier: UsageMetadata | None, later: UsageMetadata) -> UsageMetadata:
@@ -80,29 +85,31 @@ def usage(counts: UsageMetadata) -> Usage:
     """Return the neutral usage for the final counts of an answer."""
     tool_use = counts.tool_use_prompt_token_count or 0
     thoughts = counts.thoughts_token_count or 0
+    prompt = (counts.prompt_token_count or 0) + tool_use
+    tier = counts.service_tier or counts.traffic_type
     return Usage(
-        input=(counts.prompt_token_count or 0) + tool_use,
-        output=(counts.candidates_token_count or 0) + thoughts,
-        cached=min(
-            counts.cached_content_token_count or 0, (counts.prompt_token_count or 0) + tool_use
-        ),
-        reasoning=thoughts,
-        tool_use=tool_use,
-        input_details=_by_modality(counts.prompt_tokens_details),
-        output_details=_by_modality(counts.candidates_tokens_details),
-        service_tier=SERVICE_TIERS.get(str(counts.service_tier or counts.traffic_type)),
+        prompt,
+        (counts.candidates_token_count or 0) + thoughts,
+        min(counts.cached_content_token_count or 0, prompt),
+        thoughts,
+        tool_use,
+        _by_modality(counts.prompt_tokens_details),
+        _by_modality(counts.candidates_tokens_details),
+        SERVICE_TIERS.get(str(tier)) if tier else None,
     )
 
 
 def _by_modality(details: list[ModalityCount] | None) -> dict[str, int]:
     counts: dict[str, int] = {}
-    for detail in details or ():
-        if detail.modality and detail.token_count:
-            modality = detail.modality
+    if not details:
+        return counts
+    for detail in details:
+        modality, count = detail.modality, detail.token_count
+        if modality and count:
             key = (
                 modality.lower()
                 if isinstance(modality, str)
                 else _MODALITIES.get(modality, "other")
             )
-            counts[key] = counts.get(key, 0) + detail.token_count
+            counts[key] = counts.get(key, 0) + count
     return counts
