@@ -45,10 +45,16 @@ class Admission:
         """Return a context that holds a slot for this client; to enter it raises what `acquire` does."""
         return Slot(self, owner)
 
+    def take(self, owner: str) -> bool:
+        """Take a slot if one is free and nobody waits for it."""
+        free = self.active < self._slots and not self.waiting
+        if free:
+            self._take(owner)
+        return free
+
     async def acquire(self, owner: str) -> None:
         """Take a slot, at once or when it is this client's turn; raises the 503 of `OaicompatError`."""
-        if self.active < self._slots and not self.waiting:
-            self._take(owner)
+        if self.take(owner):
             return
         if self.waiting >= self._queue and not self._make_room(owner):
             raise overloaded()

@@ -98,14 +98,20 @@ def check_headers(headers: Headers, limit: int) -> None:
     coding = find_header(headers, b"content-encoding")
     if coding is not None and coding.strip().lower() not in (b"", b"identity"):
         raise InvalidRequestError("Compressed request bodies are not accepted.", status=415)
-    kind = (find_header(headers, b"content-type") or b"").partition(b";")[0].strip().lower()
-    if kind != b"application/json" and not (
-        kind.startswith(b"application/") and kind.endswith(b"+json")
-    ):
+    if not _is_json(find_header(headers, b"content-type") or b""):
         raise InvalidRequestError("Content-Type must be application/json.", status=415)
     length = find_header(headers, b"content-length")
     if length is not None and length.isdigit() and int(length) > limit:
         raise _too_large(limit)
+
+
+def _is_json(content_type: bytes) -> bool:
+    if content_type == b"application/json":
+        return True
+    kind = content_type.partition(b";")[0].strip().lower()
+    return kind == b"application/json" or (
+        kind.startswith(b"application/") and kind.endswith(b"+json")
+    )
 
 
 async def read_body(headers: Headers, receive: Reading, limit: int) -> bytes:
@@ -126,7 +132,7 @@ async def read_body(headers: Headers, receive: Reading, limit: int) -> bytes:
         body = await _collected(message, receive, limit)
     if len(body) > limit:
         raise _too_large(limit)
-    if not body.strip():
+    if not body or body.isspace():
         raise InvalidRequestError(_UNPARSABLE)
     return body
 

@@ -10,6 +10,7 @@ import math
 import re
 import time
 from collections.abc import Awaitable, Callable, Iterable, MutableMapping, Sequence
+from functools import lru_cache
 from typing import Any, Protocol
 
 import anyio
@@ -39,7 +40,6 @@ OWN_HEADERS = (
     b"x-oaicompat-notes, retry-after, x-should-retry"
 )
 _REQUEST_ID = re.compile(rb"[A-Za-z0-9._-]{1,128}\Z")
-_PLAIN = re.compile(r"[!-$&-~]*")
 _SESSION_HEADERS = (b"x-session-id", b"session_id", b"session-id", b"conversation_id")
 _HEADER_CAP = 256
 _NOTES_CAP = 1024
@@ -84,11 +84,14 @@ def common_headers(request_id: str, started: float) -> Headers:
 
 def header_value(text: str, cap: int = _HEADER_CAP) -> bytes:
     """Return `text` with all but 0x21-0x7E percent-encoded, cut between characters at `cap` bytes."""
-    if len(text) <= cap and _PLAIN.fullmatch(text):
-        return text.encode("ascii")
+    return _encoded(text[:cap], cap)
+
+
+@lru_cache(512)
+def _encoded(text: str, cap: int) -> bytes:
     pieces: list[str] = []
     length = 0
-    for character in text[:cap]:
+    for character in text:
         if "\x21" <= character <= "\x7e" and character != "%":
             piece = character
         else:

@@ -25,7 +25,7 @@ from oaicompat.errors import InvalidRequestError, OaicompatError
 from oaicompat_server.cuts import shutting_down
 from oaicompat_server.framing import common_headers, request_id_of, retry_headers
 from oaicompat_server.joining import Joining
-from oaicompat_server.leaving import leaving_of
+from oaicompat_server.leaving import promise, told
 from oaicompat_server.presence import Presence
 from oaicompat_server.stalling import WriteStall
 
@@ -93,7 +93,7 @@ class GuardedProtocol(HttpToolsProtocol):
         if self._unanswered and self._active is not None:
             self._active.disconnected = True
             self._active.message_event.set()
-            leaving_of(self._active.scope).tell()
+            told(self._active.scope)
         super().connection_lost(exc)
 
     @property
@@ -138,12 +138,15 @@ class GuardedProtocol(HttpToolsProtocol):
         if self.parser is None or self._deaf or self.transport.is_closing():
             return
         if self._in_head:
-            if self._head_timer is None:
-                self._arm_head()
             self._head_bytes += len(data)
         self._feed(data)
-        if self._in_head and self._head_bytes > self.limits.header_bytes:
-            self._refuse(431, "The request header is too large.")
+        if self._in_head:
+            if self._head_bytes > self.limits.header_bytes:
+                self._refuse(431, "The request header is too large.")
+            elif self._head_bytes and self._head_timer is None:
+                self._arm_head()
+        elif self._body_timer is None and not self._upgrading:
+            self._arm_body()
 
     def _feed(self, data: bytes) -> None:
         self._unset_keepalive_if_required()
@@ -167,6 +170,10 @@ class GuardedProtocol(HttpToolsProtocol):
 
     def _arm_head(self) -> None:
         self._head_timer = self.loop.call_later(self.limits.header_seconds, self._head_late)
+
+    def _arm_body(self) -> None:
+        if not (self._deaf or self.transport.is_closing()):
+            self._body_timer = self.loop.call_later(self.limits.body_gap_seconds, self._body_late)
 
     def _head_late(self) -> None:
         self._head_timer = None
@@ -209,7 +216,7 @@ class GuardedProtocol(HttpToolsProtocol):
         if self._head_timer is not None:
             self._head_timer.cancel()
             self._head_timer = None
-        leaving_of(self.scope)
+        promise(self.scope)
         super().on_headers_complete()
         if self._upgrading:
             return
@@ -221,8 +228,6 @@ class GuardedProtocol(HttpToolsProtocol):
             self.cycle.keep_alive = False
         self._chunks = self._chunk_bytes = 0
         self._body_moved = self.loop.time()
-        if self._body_timer is None and _has_body(self.headers):
-            self._body_timer = self.loop.call_later(self.limits.body_gap_seconds, self._body_late)
 
     def _wants_websocket(self) -> bool:
         return any(
@@ -249,10 +254,13 @@ class GuardedProtocol(HttpToolsProtocol):
             return "Only HTTP/1.1 is served."
         if not (self.url.startswith(b"/") or self.url == b"*"):
             return "The request target must be a path."
-        if sum(name == b"host" for name, _ in self.headers) != 1:
+        names = [name for name, _ in self.headers]
+        if names.count(b"host") != 1:
             return "Exactly one Host header is needed."
+        if b"transfer-encoding" not in names:
+            return None
         codings = [value for name, value in self.headers if name == b"transfer-encoding"]
-        if codings and [coding.strip().lower() for coding in codings] != [b"chunked"]:
+        if [coding.strip().lower() for coding in codings] != [b"chunked"]:
             return "The only transfer coding understood is chunked."
         return None
 
@@ -361,13 +369,6 @@ def _without_offer(connection: bytes) -> bytes:
     options = (option.strip() for option in connection.split(b","))
     return b", ".join(
         option for option in options if option.lower() not in (b"upgrade", b"http2-settings")
-    )
-
-
-def _has_body(headers: list[tuple[bytes, bytes]]) -> bool:
-    return any(
-        name == b"transfer-encoding" or (name == b"content-length" and value.strip(b"0 ") != b"")
-        for name, value in headers
     )
 
 

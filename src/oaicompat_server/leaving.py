@@ -42,17 +42,21 @@ class Leaving:
             self._left()
 
 
-def leaving_of(scope: Any) -> Leaving:
-    """Return the listener's place in a scope; a server that makes one promises to tell."""
-    leaving: Leaving = scope.setdefault(_LEAVING, Leaving())
-    return leaving
+def promise(scope: Any) -> None:
+    """Promise that it will be `told` when the client of this request leaves."""
+    scope[_LEAVING] = Leaving()
+
+
+def told(scope: Any) -> None:
+    """Keep the promise: the client has left."""
+    scope[_LEAVING].tell()
 
 
 def listen(scope: Scope, receive: Receive, left: Callable[[], None]) -> Callable[[], None]:
     """Call `left` once the client leaves; return what ends that. The body must have been read."""
-    if _LEAVING not in scope:
+    leaving: Leaving | None = scope.get(_LEAVING)
+    if leaving is None:
         return _watched(receive, left)
-    leaving = leaving_of(scope)
     leaving.listen(left)
     return leaving.ignore
 

@@ -14,7 +14,6 @@ from collections.abc import Callable, Iterable
 from functools import partial
 
 import anyio
-from msgspec.structs import replace
 
 from oaicompat.errors import ModelNotFoundError, OaicompatError, UpstreamError
 from oaicompat.events import Frame
@@ -120,8 +119,13 @@ class Session:
                 await self._detach(exchange)
                 return
             self._reply = self._opening(exchange.streaming, self._headers)
-            async with self._relay.admission.slot(self._incoming.owner):
+            owner = self._incoming.owner
+            if not self._relay.admission.take(owner):
+                await self._relay.admission.acquire(owner)
+            try:
                 await self._within_deadline(exchange)
+            finally:
+                self._relay.admission.release(owner)
         except OaicompatError as error:
             await self._fail(error)
             _forget_frames(error)
@@ -170,7 +174,8 @@ class Session:
                 await self._all(exchange, calls)
         self._span.unlimit()
         await self._write(exchange.conclude())
-        await self._reply.end()
+        if not self._reply.ended:
+            await self._reply.end()
 
     async def _all(self, exchange: Exchange, calls: Iterable[Call]) -> None:
         """Run several calls at once; the first failure cancels the others and is the answer's."""
@@ -227,9 +232,9 @@ class Session:
         self, exchange: Exchange, call: Call, lease: Lease, base_url: str, sentinel: bool
     ) -> None:
         credential = lease.credential
-        self._account = credential.account
+        self._account = lease.slot.account
         proof = await credential.proof()
-        target = replace(credential.target(base_url), model=lease.model)
+        target = credential.target(base_url, lease.model)
         request = exchange.begin_attempt(call, target, sentinel=sentinel)
         lines = endpoint_headers(target, proof.reveal(), credential.payer)
         limit = None if exchange.streaming else BODY_CAP
@@ -258,6 +263,8 @@ class Session:
         effects = self._exchange.effects() if self._exchange is not None else ()
         if effects:
             await self._recall.keep(effects)
+        if not frames:
+            return
         await self._reply.write(frames)
         if self._heart is not None:
             self._heart.moved = time.monotonic()
@@ -320,9 +327,8 @@ class Session:
         exchange = self._exchange
         if exchange is not None and exchange.model:
             headers.append((b"x-mapped-model", header_value(exchange.model)))
-            notes = notes_header(exchange.notes) if shown.notes else b""
-            if notes:
-                headers.append((b"x-oaicompat-notes", notes))
+            if shown.notes and (notes := exchange.notes):
+                headers.append((b"x-oaicompat-notes", notes_header(notes)))
         if self._account and shown.account:
             headers.append((b"x-account-email", header_value(self._account)))
         return headers

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import ssl
+import time
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping
 from functools import lru_cache
@@ -129,7 +130,7 @@ class _Open:
         self._place = place
 
     async def __aenter__(self) -> Response:
-        connection = await self._upstream.take(self._place)
+        connection = self._upstream.take(self._place)
         reused = connection is not None
         while True:
             self._connection = connection or self._upstream.connect(self._place)
@@ -166,8 +167,8 @@ class _Open:
         except BaseException:
             await connection.aclose()
             raise
-        if again:
-            await self._upstream.give_back(self._place, connection)
+        if again and not self._upstream.give_back(self._place, connection):
+            await connection.aclose()
 
 
 class _FreeList:
@@ -187,27 +188,31 @@ class _FreeList:
         """Return the newest one, or None."""
         return self._idle.pop()[1] if self._idle else None
 
-    def push(self, connection: Connection) -> Connection | None:
-        """Keep a connection; return the oldest one when there are too many."""
-        loop = asyncio.get_running_loop()
-        self._idle.append((loop.time(), connection))
+    def push(self, connection: Connection) -> None:
+        """Keep a connection; close the oldest one when there are too many."""
+        self._idle.append((time.monotonic(), connection))
         if len(self._idle) > self._most:
-            return self._idle.popleft()[1]
-        if self._timer is None:
-            self._timer = loop.call_later(self._seconds, self._expire, loop)
-        return None
+            self.discard(self._idle.popleft()[1])
+        elif self._timer is None:
+            self._look_in(self._seconds)
 
-    def _expire(self, loop: asyncio.AbstractEventLoop) -> None:
+    def discard(self, connection: Connection) -> None:
+        """Close a connection that is of no use any more."""
+        task = asyncio.get_running_loop().create_task(connection.aclose())
+        self._closing.add(task)
+        task.add_done_callback(self._closing.discard)
+
+    def _look_in(self, seconds: float) -> None:
+        self._timer = asyncio.get_running_loop().call_later(seconds, self._expire)
+
+    def _expire(self) -> None:
         """Close what has been idle for too long, and look again when the next one will have been."""
         self._timer = None
-        late = loop.time() - self._seconds + _TIMER_SLACK
+        late = time.monotonic() - self._seconds + _TIMER_SLACK
         while self._idle and self._idle[0][0] <= late:
-            task = loop.create_task(self._idle.popleft()[1].aclose())
-            self._closing.add(task)
-            task.add_done_callback(self._closing.discard)
+            self.discard(self._idle.popleft()[1])
         if self._idle:
-            wait = self._idle[0][0] + self._seconds - loop.time()
-            self._timer = loop.call_later(wait, self._expire, loop)
+            self._look_in(self._idle[0][0] + self._seconds - time.monotonic())
 
     async def aclose(self) -> None:
         """Close them all."""
@@ -281,7 +286,7 @@ class Upstream:
             self._context = tls_context()
         return self._context
 
-    async def take(self, place: Place) -> Connection | None:
+    def take(self, place: Place) -> Connection | None:
         """Take the newest idle connection that is still open, closing dead ones on the way."""
         idle = self._idle.get(place)
         if idle is None:
@@ -289,21 +294,19 @@ class Upstream:
         while (connection := idle.pop()) is not None:
             if connection.usable():
                 return connection
-            await connection.aclose()
+            idle.discard(connection)
         return None
 
-    async def give_back(self, place: Place, connection: Connection) -> None:
-        """Keep a connection for reuse; close the oldest one over the cap, and all after the end."""
+    def give_back(self, place: Place, connection: Connection) -> bool:
+        """Keep a connection for reuse, and close the oldest one over the cap; False after the end."""
         if self._closed:
-            await connection.aclose()
-            return
+            return False
         idle = self._idle.get(place)
         if idle is None:
             idle = _FreeList(self._settings.max_idle, self._settings.idle_expiry)
             self._idle[place] = idle
-        surplus = idle.push(connection)
-        if surplus is not None:
-            await surplus.aclose()
+        idle.push(connection)
+        return True
 
     async def aclose(self) -> None:
         """Close every idle connection, and those in use once they are given back."""

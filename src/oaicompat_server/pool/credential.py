@@ -7,6 +7,7 @@ identity, from which the secret cannot be had. Tokens that expire come from a so
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import lru_cache
 from hashlib import sha256
 from typing import Protocol
 
@@ -121,17 +122,13 @@ class Credential(Struct, frozen=True, cache_hash=True):
         location = "express" if self.kind == "express" else self.location
         return f"vertex {location} {self.base_url}".strip()
 
-    def target(self, base_url: str) -> Target:
+    def target(self, base_url: str, model: str = "") -> Target:
         """Return where this credential is used; `base_url` is the configured address of the Gemini API.
 
         The project of default credentials may be known only once there was a `proof`.
         """
-        if self.kind == "api_key":
-            return Target(base_url=self.base_url or base_url)
-        if self.kind == "express":
-            return Target("vertex", self.base_url, express=True)
         project = self.project or (self.source.project if self.source else "")
-        return Target("vertex", self.base_url, project=project, location=self.location)
+        return _target(self, base_url, model, project)
 
     @property
     def payer(self) -> str:
@@ -144,3 +141,13 @@ class Credential(Struct, frozen=True, cache_hash=True):
         Raises `UpstreamError` where the source has none.
         """
         return self.secret if self.source is None else await self.source.token()
+
+
+@lru_cache(512)
+def _target(credential: Credential, base_url: str, model: str, project: str) -> Target:
+    own = credential.base_url
+    if credential.kind == "api_key":
+        return Target(base_url=own or base_url, model=model)
+    if credential.kind == "express":
+        return Target("vertex", own, model=model, express=True)
+    return Target("vertex", own, model=model, project=project, location=credential.location)

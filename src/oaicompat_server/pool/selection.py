@@ -47,11 +47,13 @@ class Wanted(Struct, frozen=True):
 class Slot:
     """One credential of the pool, and what it is doing.
 
-    `own`, `quota` and `door` name what rests together: the credential, those that share its quota, the models
-    behind its front door. `turn` is how much of its share it has served, `last` which lease it served last.
+    `account` is its name; `own`, `quota` and `door` name what rests together: the credential, those that share
+    its quota, the models behind its front door. `turn` is how much of its share it has served, `last` its last
+    lease.
     """
 
     __slots__ = (
+        "account",
         "allows",
         "credential",
         "door",
@@ -69,6 +71,7 @@ class Slot:
     def __init__(self, credential: Credential) -> None:
         group = credential.quota_group
         self.credential = credential
+        self.account = credential.account
         self.own = credential.identity
         self.quota = f"group-{_digest(group)}" if group else self.own
         self.door = f"door-{_digest(credential.door)}"
