@@ -107,7 +107,7 @@ class Run:
         self._changed = anyio.Event()
         self._scope = anyio.CancelScope()
         self._stopped: OaicompatError | None = None
-        self._session = Session(relay, incoming, self, lambda *_: self, exchange)
+        self._session = Session(relay, incoming, lambda: self, lambda *_: self, exchange)
 
     async def main(self) -> None:
         """Run to the end."""

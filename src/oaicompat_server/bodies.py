@@ -11,7 +11,7 @@ import time
 
 from oaicompat.errors import InvalidRequestError, OaicompatError
 from oaicompat_server.admission import overloaded
-from oaicompat_server.framing import Headers, Message, Receive, find_header
+from oaicompat_server.framing import Fields, Message, Receive
 
 FREE_SECONDS = 60.0
 """How long any body may take; a longer one has more, at 100 kB/s."""
@@ -85,22 +85,22 @@ class ClientLeft(Exception):
     """The client closed the connection before its body was complete; there is nobody to answer."""
 
 
-def has_body(headers: Headers) -> bool:
+def has_body(fields: Fields) -> bool:
     """Tell whether the headers announce a body."""
-    length = find_header(headers, b"content-length")
-    return find_header(headers, b"transfer-encoding") is not None or (
+    length = fields.get(b"content-length")
+    return fields.get(b"transfer-encoding") is not None or (
         length is not None and length.strip(b"0 ") != b""
     )
 
 
-def check_headers(headers: Headers, limit: int) -> None:
+def check_headers(fields: Fields, limit: int) -> None:
     """Raise the 415 or 413 that the headers of a JSON request already earn."""
-    coding = find_header(headers, b"content-encoding")
+    coding = fields.get(b"content-encoding")
     if coding is not None and coding.strip().lower() not in (b"", b"identity"):
         raise InvalidRequestError("Compressed request bodies are not accepted.", status=415)
-    if not _is_json(find_header(headers, b"content-type") or b""):
+    if not _is_json(fields.get(b"content-type") or b""):
         raise InvalidRequestError("Content-Type must be application/json.", status=415)
-    length = find_header(headers, b"content-length")
+    length = fields.get(b"content-length")
     if length is not None and length.isdigit() and int(length) > limit:
         raise _too_large(limit)
 
@@ -114,14 +114,14 @@ def _is_json(content_type: bytes) -> bool:
     )
 
 
-async def read_body(headers: Headers, receive: Reading, limit: int) -> bytes:
+async def read_body(fields: Fields, receive: Reading, limit: int) -> bytes:
     """Return the whole body of a JSON request, at most `limit` bytes.
 
     Raises `InvalidRequestError` (400, 408, 413, 415), a 503 where all bodies together are too big, and
     `ClientLeft`.
     """
-    check_headers(headers, limit)
-    length = find_header(headers, b"content-length")
+    check_headers(fields, limit)
+    length = fields.get(b"content-length")
     if length is not None and length.isdigit():
         receive.hold(int(length))
     message = await receive()

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import re
 import time
-from collections.abc import Awaitable, Callable, Iterable, MutableMapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, MutableMapping, Sequence
 from functools import lru_cache
 from typing import Any, Protocol
 
@@ -27,6 +27,8 @@ Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 Headers = list[tuple[bytes, bytes]]
+Fields = Mapping[bytes, bytes]
+"""The first value of each header, by its name in lower case."""
 
 JSON_TYPE = (b"content-type", b"application/json")
 CLOSE = (b"connection", b"close")
@@ -56,10 +58,15 @@ def find_header(headers: Headers, name: bytes) -> bytes | None:
     return None
 
 
-def session_of(headers: Headers) -> str:
+def fields_of(headers: Headers) -> Fields:
+    """Return the first value of each header."""
+    return dict(reversed(headers))
+
+
+def session_of(fields: Fields) -> str:
     """Return what the headers say of the conversation, "" where they do not."""
     for name in _SESSION_HEADERS:
-        value = find_header(headers, name)
+        value = fields.get(name)
         if value:
             return value.decode("latin-1")[:_HEADER_CAP]
     return ""

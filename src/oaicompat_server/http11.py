@@ -135,7 +135,7 @@ class Http11Connection(httpcore.AsyncConnectionInterface):
         left = seconds
         began = 0.0 if seconds is None else time.monotonic()
         while not self._parser.headed:
-            await self._feed(stream, left)
+            self._take(await stream.read(_READ_BYTES, left))
             if seconds is not None and not self._parser.headed:
                 left = seconds - (time.monotonic() - began)
                 if left <= 0:
@@ -148,10 +148,9 @@ class Http11Connection(httpcore.AsyncConnectionInterface):
                 return data
             if self._stream is None:
                 raise httpcore.ReadError
-            await self._feed(self._stream, self._idle_seconds)
+            self._take(await self._stream.read(_READ_BYTES, self._idle_seconds))
 
-    async def _feed(self, stream: httpcore.AsyncNetworkStream, seconds: float | None) -> None:
-        data = await stream.read(_READ_BYTES, seconds)
+    def _take(self, data: bytes) -> None:
         if data:
             self.received = True
             self._parser.feed(data)

@@ -17,12 +17,12 @@ from oaicompat_server.auth import OWNER
 from oaicompat_server.bodies import ClientLeft, Reading
 from oaicompat_server.cuts import shutting_down
 from oaicompat_server.framing import (
-    Headers,
+    Fields,
     Receive,
     Scope,
     Send,
     common_headers,
-    find_header,
+    fields_of,
     refuse_upgrade,
     request_id_of,
 )
@@ -112,6 +112,7 @@ class Router:
             return
         context = Context(
             scope,
+            fields_of(scope["headers"]),
             Reading(receive, self._relay.bodies),
             send,
             resolve(scope["path"]) or Route(""),
@@ -205,5 +206,5 @@ def no_websocket() -> InvalidRequestError:
     return InvalidRequestError("WebSocket is not served here; use POST.", status=426)
 
 
-def _wants_websocket(headers: Headers) -> bool:
-    return (find_header(headers, b"upgrade") or b"").strip().lower() == b"websocket"
+def _wants_websocket(fields: Fields) -> bool:
+    return fields.get(b"upgrade", b"").strip().lower() == b"websocket"

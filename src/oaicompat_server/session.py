@@ -55,7 +55,8 @@ async def serve(
     relay: Relay, incoming: Incoming, scope: Scope, receive: Receive, send: Send
 ) -> None:
     """Answer one HTTP request; returns when the answer is sent, or the client has left."""
-    session = Session(relay, incoming, relay.recall(incoming.owner), partial(Answer, send))
+    recall = partial(relay.recall, incoming.owner)
+    session = Session(relay, incoming, recall, partial(Answer, send))
     ignore = listen(scope, receive, session.leave)
     try:
         await session.run()
@@ -67,21 +68,22 @@ async def serve(
 class Session:
     """The work on one request.
 
-    `recall` finds and keeps what belongs to its client, and `opening` begins the reply. An `exchange` that is
-    given goes on in the background.
+    `recall` gives what finds and keeps what belongs to its client, and `opening` begins the reply. An
+    `exchange` that is given goes on in the background.
     """
 
     def __init__(
         self,
         relay: Relay,
         incoming: Incoming,
-        recall: Recall,
+        recall: Callable[[], Recall],
         opening: Opening,
         exchange: Exchange | None = None,
     ) -> None:
         self._relay = relay
         self._incoming = incoming
-        self._recall = recall
+        self._make_recall = recall
+        self._recalled: Recall | None = None
         self._opening = opening
         self._span = Span()
         self._account = ""
@@ -143,12 +145,17 @@ class Session:
         """Decode the request, with what it wants from outside."""
         self._exchange = exchange = await self._relay.exchange(self._incoming)
         while wanted := exchange.needs():
-            await self._relay.supply(exchange, await self._recall.find(wanted))
+            await self._relay.supply(exchange, await self._recall().find(wanted))
         return exchange
+
+    def _recall(self) -> Recall:
+        if self._recalled is None:
+            self._recalled = self._make_recall()
+        return self._recalled
 
     async def _detach(self, exchange: Exchange) -> None:
         """Leave the work to the background; answer with what is known, or follow it where that is wanted."""
-        run = await self._relay.background.start(self._incoming, exchange, self._recall)
+        run = await self._relay.background.start(self._incoming, exchange, self._recall())
         if self._incoming.release is not None:
             self._incoming.release()
         self._exchange = None
@@ -242,7 +249,7 @@ class Session:
             opened = self._relay.upstream.open(request, lines, limit, credential.proxy)
             async with opened as response:
                 exchange.receive_head(call, response.status, response.headers)
-                async for data in response:
+                while data := await response.read():
                     # Who fails may repeat what it was shown; an answer is not changed.
                     if _ERROR in data:
                         data = proof.kept_out_of_bytes(data)
@@ -262,7 +269,7 @@ class Session:
     async def _write(self, frames: tuple[Frame, ...]) -> None:
         effects = self._exchange.effects() if self._exchange is not None else ()
         if effects:
-            await self._recall.keep(effects)
+            await self._recall().keep(effects)
         if not frames:
             return
         await self._reply.write(frames)
@@ -279,10 +286,10 @@ class Session:
         heart, self._heart = self._heart, None
         if heart is not None:
             heart.stop()
-        if not self._handed_over:
-            self._recall.release()
+        if self._recalled is not None and not self._handed_over:
+            self._recalled.release()
         self._exchange = None
-        del self._reply, self._opening, self._recall
+        del self._reply, self._opening, self._make_recall, self._recalled
 
     def _interval(self) -> float:
         answer = self._relay.config.answer
@@ -317,7 +324,7 @@ class Session:
         effects = exchange.effects()
         try:
             if effects:
-                await self._recall.keep(effects)
+                await self._recall().keep(effects)
         except OaicompatError as error:
             logger.warning("a failed response is not kept: %s", error.message)
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import ssl
-import time
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping
 from functools import lru_cache
@@ -88,10 +87,17 @@ class Response:
         return self
 
     async def __anext__(self) -> bytes:
-        """Return the next bytes; an error's body ends quietly at its cap, any other one with an error."""
-        chunk = await (self._of_error() if self._failed else self._connection.read())
+        chunk = await self.read()
         if not chunk:
             raise StopAsyncIteration
+        return chunk
+
+    async def read(self) -> bytes:
+        """Return the next bytes, b"" at the end.
+
+        An error's body ends quietly at its cap, any other one with an error.
+        """
+        chunk = await (self._of_error() if self._failed else self._connection.read())
         if self._left is not None:
             self._left -= len(chunk)
             if self._left < 0:
@@ -175,6 +181,7 @@ class _FreeList:
     """The idle connections of one origin, each with the time it came, the newest last."""
 
     def __init__(self, most: int, seconds: float) -> None:
+        self._loop = asyncio.get_running_loop()
         self._most = most
         self._seconds = seconds
         self._idle: deque[tuple[float, Connection]] = deque()
@@ -190,7 +197,7 @@ class _FreeList:
 
     def push(self, connection: Connection) -> None:
         """Keep a connection; close the oldest one when there are too many."""
-        self._idle.append((time.monotonic(), connection))
+        self._idle.append((self._loop.time(), connection))
         if len(self._idle) > self._most:
             self.discard(self._idle.popleft()[1])
         elif self._timer is None:
@@ -198,21 +205,21 @@ class _FreeList:
 
     def discard(self, connection: Connection) -> None:
         """Close a connection that is of no use any more."""
-        task = asyncio.get_running_loop().create_task(connection.aclose())
+        task = self._loop.create_task(connection.aclose())
         self._closing.add(task)
         task.add_done_callback(self._closing.discard)
 
     def _look_in(self, seconds: float) -> None:
-        self._timer = asyncio.get_running_loop().call_later(seconds, self._expire)
+        self._timer = self._loop.call_later(seconds, self._expire)
 
     def _expire(self) -> None:
         """Close what has been idle for too long, and look again when the next one will have been."""
         self._timer = None
-        late = time.monotonic() - self._seconds + _TIMER_SLACK
+        late = self._loop.time() - self._seconds + _TIMER_SLACK
         while self._idle and self._idle[0][0] <= late:
             self.discard(self._idle.popleft()[1])
         if self._idle:
-            self._look_in(self._idle[0][0] + self._seconds - time.monotonic())
+            self._look_in(self._idle[0][0] + self._seconds - self._loop.time())
 
     async def aclose(self) -> None:
         """Close them all."""

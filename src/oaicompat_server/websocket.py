@@ -25,7 +25,14 @@ from oaicompat.errors import InvalidRequestError, OaicompatError
 from oaicompat.events import Frame
 from oaicompat.supplies import Effect, Item, KeepResponse, Needs, Supplies
 from oaicompat_server.bodies import counted
-from oaicompat_server.framing import Receive, Send, common_headers, request_id_of, session_of
+from oaicompat_server.framing import (
+    Receive,
+    Send,
+    common_headers,
+    fields_of,
+    request_id_of,
+    session_of,
+)
 from oaicompat_server.recall import Recall, size_of
 from oaicompat_server.relay import Incoming, Relay
 from oaicompat_server.session import Session
@@ -69,7 +76,7 @@ class Connection:
         self.relay = relay
         self.owner = owner
         self.request_id = request_id_of(scope["headers"])
-        self._session = session_of(scope["headers"])
+        self._session = session_of(fields_of(scope["headers"]))
         self.kept: dict[str, _Kept] = {}
         self.scope = anyio.CancelScope()
         self._receive = receive
@@ -194,7 +201,7 @@ class Connection:
         relay = self.relay
         recall = _LaneRecall(self, lane, relay.recall(self.owner))
         reply = _Turned(self, lane)
-        session = Session(relay, incoming, recall, lambda *_: reply)
+        session = Session(relay, incoming, lambda: recall, lambda *_: reply)
         try:
             await session.run()
         finally:

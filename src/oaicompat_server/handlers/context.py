@@ -18,6 +18,7 @@ from oaicompat_server.auth import OWNER
 from oaicompat_server.bodies import Reading, has_body
 from oaicompat_server.framing import (
     JSON_TYPE,
+    Fields,
     Headers,
     Send,
     common_headers,
@@ -40,17 +41,12 @@ class Context(Struct, frozen=True):
     """One request."""
 
     scope: Any
+    headers: Fields
     receive: Reading
     send: Send
     route: Route
     request_id: str
     started: float
-
-    @property
-    def headers(self) -> Headers:
-        """Return the request's headers."""
-        headers: Headers = self.scope["headers"]
-        return headers
 
     @property
     def method(self) -> str:

@@ -76,7 +76,7 @@ class Pool:
         slots = self._usable(now, wanted)
         if not slots:
             return None
-        self._served = max(self._served, min(slot.turn for slot in slots))
+        self._served = max(self._served, min([slot.turn for slot in slots]))
         slot = choose(slots, wanted.sticky, self._served)
         self._events += 1
         take_turn(slot, self._served, self._events)
@@ -211,6 +211,8 @@ class Pool:
 
     def _about(self, slot: Slot, model: str) -> Iterator[tuple[CellKey, Cell]]:
         """Yield what is known of one credential and model."""
+        if not self._cells:
+            return
         keys: tuple[CellKey, ...] = (
             (slot.quota, "limit", model),
             (slot.own, "denial", model),
