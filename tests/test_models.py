@@ -218,7 +218,7 @@ def test_a_map_is_immutable_and_keeps_its_own_copy() -> None:
     with pytest.raises(AttributeError):
         own.default = "x"
     with pytest.raises(AttributeError):
-        del own._default
+        del own._table
 
 
 @pytest.mark.parametrize(

@@ -39,8 +39,6 @@ from oaicompat.wire import as_bytes
 CANDIDATES = 8
 """The most candidates one upstream call may be asked for (mappings 3)."""
 
-_NO_NEEDS = Needs()
-
 
 class Options(Struct, frozen=True):
     """What a configuration changes: the dress of answers, additions to requests, who fetches media.
@@ -113,26 +111,24 @@ class Exchange:
         self._decode_notes = Notes()
         self._source = as_bytes(body)
         self._begun = (created, new_id, streaming)
-        self._pending: Pending | None = None
+        decoded = decode(dialect, self._source, self._decode_notes, self._options.keep)
+        if isinstance(decoded, Decoded):
+            self._take(decoded)
+            return
+        self._pending: Pending | None = decoded
         self._answer_notes = Notes("answer")
         self._strands: list[Strand] = []
         self.model = self.requested_model = ""
         self.streaming = bool(streaming)
-        decoded = decode(dialect, self._source, self._decode_notes, self._options.keep)
-        if isinstance(decoded, Decoded):
-            self._take(decoded)
-        else:
-            self._pending = decoded
 
     def _take(self, decoded: Decoded) -> None:
         self._pending = None
+        self._decoded = decoded
         self._request = decoded.request
-        self._memo = decoded.memo
         self.background = decoded.background
-        self._kept = decoded.kept
-        self._operation = decoded.operation
         self._parameter = partial(client_parameter, spelling=self._request.spelling)
-        self._refuse_strictly(self._decode_notes)
+        if self._strict:
+            _refuse(self._decode_notes)
         mapped = self._models.resolve(self._request.model)
         self._chain = (mapped.model, *mapped.fallbacks)
         self._encodings: dict[tuple[Any, ...], tuple[Encoded, Notes]] | None = None
@@ -173,22 +169,14 @@ class Exchange:
             self._context(),
             self._strands,
             streaming=self.streaming,
-            held=self._kept,
+            held=self._decoded.kept,
         )
-
-    def _refuse_strictly(self, notes: Notes) -> None:
-        if not self._strict:
-            return
-        for note in notes:
-            if note.refusable:
-                raise UnsupportedFeatureError(f"{note.path}: {note.reason}", param=note.path)
 
     def _split(self) -> list[Strand]:
         """Spread the choices over calls: a model may refuse several candidates, and each call has a limit."""
         wanted = self._request.sampling.candidates or 1
-        if wanted == 1:
-            return [self._strand(0, 1)]
-        size = CANDIDATES if profile(self.model, self._backend).multiple_candidates else 1
+        several = wanted > 1 and profile(self.model, self._backend).multiple_candidates
+        size = CANDIDATES if several else 1
         if wanted > size:
             self._note_split(self._decode_notes)
         return [self._strand(first, min(size, wanted - first)) for first in range(0, wanted, size)]
@@ -236,7 +224,7 @@ class Exchange:
         if self._pending is not None:
             return self._pending.needs
         wanted = needs(self._request.messages, media=self._options.fetch_media)
-        return wanted.without(self._asked) if wanted else _NO_NEEDS
+        return wanted.without(self._asked) if wanted else wanted
 
     def supply(self, found: Supplies) -> None:
         """Take what was found; what is missing is not asked again.
@@ -268,9 +256,8 @@ class Exchange:
 
     def _fallbacks(self) -> tuple[str, ...]:
         chain = self._chain
-        if len(chain) == 1 or self.model not in chain:
-            return ()
-        return chain[chain.index(self.model) + 1 :]
+        known = len(chain) > 1 and self.model in chain
+        return chain[chain.index(self.model) + 1 :] if known else ()
 
     def begin_attempt(
         self, call: Call, target: Target, *, sentinel: bool = False
@@ -284,9 +271,10 @@ class Exchange:
         if not target.model:
             target = aimed(target, call.model)
         encoded, notes = self._encoded(strand, target, sentinel)
-        self._refuse_strictly(notes)
+        if self._strict:
+            _refuse(notes)
         self.model = target.model
-        if self._operation == "count":
+        if self._decoded.operation == "count":
             strand.begin(None, notes, self._answer_notes)
             body = count_body(encoded.body, target)
             return UpstreamRequest("POST", count_tokens_url(target), body)
@@ -296,15 +284,10 @@ class Exchange:
     def _encoded(self, strand: Strand, target: Target, sentinel: bool) -> tuple[Encoded, Notes]:
         notes = Notes()
         self._shrink(strand, target, notes)
-        if self._encodings is None:
-            return self._encode(strand, target, sentinel, notes), notes
         key = (strand.first, strand.candidates, strand.continuation, target, sentinel)
-        if key not in self._encodings:
-            self._encodings[key] = self._encode(strand, target, sentinel, notes), notes
-        return self._encodings[key]
-
-    def _encode(self, strand: Strand, target: Target, sentinel: bool, notes: Notes) -> Encoded:
-        return encode_request(
+        if self._encodings is not None and key in self._encodings:
+            return self._encodings[key]
+        encoded = encode_request(
             self._request_of(strand, notes),
             target,
             notes,
@@ -313,6 +296,9 @@ class Exchange:
             continuation=strand.continuation,
             options=self._options.encode,
         )
+        if self._encodings is not None:
+            self._encodings[key] = encoded, notes
+        return encoded, notes
 
     def _shrink(self, strand: Strand, target: Target, notes: Notes) -> None:
         """Leave all but one choice to further calls where this target's model gives one at a time."""
@@ -409,5 +395,11 @@ class Exchange:
             options=self._options.answer,
             notes=self._answer_notes,
             source=self._source,
-            memo=self._memo,
+            memo=self._decoded.memo,
         )
+
+
+def _refuse(notes: Notes) -> None:
+    for note in notes:
+        if note.refusable:
+            raise UnsupportedFeatureError(f"{note.path}: {note.reason}", param=note.path)

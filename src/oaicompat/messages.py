@@ -10,6 +10,7 @@ cycle, hence `gc=False`.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import cached_property
 from typing import Literal
 
 from msgspec import Raw, Struct
@@ -171,6 +172,19 @@ class HostedTool(Struct, frozen=True, tag=True, gc=False):
 
 
 Tool = FunctionTool | CustomTool | HostedTool
+
+
+class Declared(tuple[Tool, ...]):
+    """Tools, no name twice, that are the same object in all requests that declare them alike.
+
+    What follows from them alone can therefore be remembered. Only `oaicompat.dialects.declared` makes one.
+    """
+
+    @cached_property
+    def names(self) -> frozenset[str]:
+        """Return the names of those that the client runs."""
+        return frozenset([tool.name for tool in self if not isinstance(tool, HostedTool)])
+
 
 HOSTED = ("web_search", "code_execution", "url_context", "maps", "file_search", "computer_use")
 

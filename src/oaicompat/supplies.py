@@ -106,7 +106,7 @@ def needs(messages: Sequence[Message], *, media: bool) -> Needs:
         part.id
         for message in messages
         for part in message.parts
-        if isinstance(part, ToolCall) and part.signature is None and part.id
+        if type(part) is ToolCall and part.signature is None and part.id
     ]
     found = (
         [part.uri for part in _parts(messages) if isinstance(part, Media) and _remote(part)]

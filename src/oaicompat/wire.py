@@ -66,11 +66,19 @@ def _plain(value: Any) -> Any:
     raise TypeError(f"values of type {type(value).__name__} are not JSON")
 
 
-def decode_body(body: bytes, kind: type[T], notes: Notes, content: Set[str] = frozenset()) -> T:
+def decode_body(
+    body: bytes,
+    kind: type[T],
+    notes: Notes,
+    content: Set[str] = frozenset(),
+    *,
+    verbatim: bool = False,
+) -> T:
     """Decode a request body to the struct `kind`, noting the fields the struct does not have.
 
     Parameters whose value is the text "[undefined]", which one client sends for absent ones, are taken out
-    (gateway section 2.4); fields named in `content` hold what people wrote and stay as they are. Raises
+    (gateway section 2.4); fields named in `content`, all where `verbatim` is true, hold what people wrote and
+    stay as they are. Raises
     `InvalidRequestError` in OpenAI's wording, with the `param` and `code` of openai-wire section 8; then no
     note is left.
     """
@@ -85,7 +93,7 @@ def decode_body(body: bytes, kind: type[T], notes: Notes, content: Set[str] = fr
         raise unreadable(error) from error
     pruner = _Pruner(content)
     try:
-        known = pruner.value(body.strip(b" \t\r\n"), shape_of(kind), "", False)
+        known = pruner.value(body.strip(b" \t\r\n"), shape_of(kind), "", verbatim)
         decoded = cast(T, decoder.decode(known))
     except msgspec.ValidationError as error:
         failure = error
@@ -102,7 +110,7 @@ def decode_body(body: bytes, kind: type[T], notes: Notes, content: Set[str] = fr
         del failure
 
 
-def decode_part(raw: Raw, kind: Any, path: str, notes: Notes) -> Any:
+def decode_part(raw: Raw, kind: Any, path: str, notes: Notes, *, verbatim: bool = False) -> Any:
     """Decode a value kept as `Raw` to what stands at `path` after all; `None` where the client sent none.
 
     Notes and errors are those of `decode_body`, with `path` in front.
@@ -111,7 +119,7 @@ def decode_part(raw: Raw, kind: Any, path: str, notes: Notes) -> Any:
         return None
     inner = Notes()
     try:
-        decoded = decode_body(bytes(raw), kind, inner)
+        decoded = decode_body(bytes(raw), kind, inner, verbatim=verbatim)
     except InvalidRequestError as error:
         where = f"{path}{_joined(error.param)}"
         message = error.message.replace(f"'{error.param}'", f"'{where}'", 1)

@@ -22,6 +22,7 @@ from oaicompat.dialects.chat.schema import (
     WebSearchOptions,
 )
 from oaicompat.dialects.chat.turns import read_messages
+from oaicompat.dialects.declared import NOTHING_DECLARED, declared
 from oaicompat.dialects.generation import Inert, Unused, model_of, output_format
 from oaicompat.dialects.tools import (
     Mode,
@@ -153,17 +154,16 @@ def _messages(wire: ChatCompletionRequest, notes: Notes) -> tuple[Message, ...]:
 
 def _tools(wire: ChatCompletionRequest, notes: Notes) -> tuple[tuple[Tool, ...], bool]:
     """Return the tools, and whether they were declared in the legacy way."""
-    if not wire.tools and wire.functions is None and wire.web_search_options is None:
-        return (), False
-    legacy = bool(wire.functions) and not wire.tools
-    tools = read_tools(wire.tools or (), notes)
+    found = declared(wire.tools, read_tools, notes) if wire.tools else NOTHING_DECLARED
+    tools: tuple[Tool, ...] = found.tools
+    legacy = bool(wire.functions) and not found.sent
     if legacy:
-        tools = read_functions(wire.functions or (), notes)
+        tools = distinct(read_functions(wire.functions or (), notes))
     elif wire.functions:
         notes.dropped("functions", "tools are given as well, and win")
     if wire.web_search_options is not None:
-        tools.append(_web_search(wire.web_search_options))
-    return distinct(tools), legacy
+        tools = (*tools, _web_search(wire.web_search_options))
+    return tools, legacy
 
 
 def _web_search(options: WebSearchOptions) -> HostedTool:

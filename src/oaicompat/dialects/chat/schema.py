@@ -13,7 +13,7 @@ from msgspec import Meta, Raw, field
 
 from oaicompat.dialects.generation import Effort, ResponseFormat, ServiceTier
 from oaicompat.dialects.parts import Content, ImageUrl, Wire
-from oaicompat.dialects.tools import FunctionDefinition, Mode, Named, ToolChoiceObject, Tools
+from oaicompat.dialects.tools import FunctionDefinition, Mode, Named, ToolChoiceObject
 from oaicompat.sampling import respell
 
 
@@ -224,7 +224,7 @@ class ChatCompletionRequest(Wire, kw_only=True, frozen=True):
     messages: Annotated[list[ChatMessage], Meta(min_length=1)]
     model: str | None = None
     instructions: str | None = None
-    tools: Tools | None = None
+    tools: Raw = Raw()
     functions: Annotated[list[FunctionDefinition], Meta(max_length=512)] | None = None
     tool_choice: Mode | ToolChoiceObject | None = None
     function_call: Literal["none", "auto"] | Named | None = None

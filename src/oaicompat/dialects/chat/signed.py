@@ -50,6 +50,9 @@ def explicit(item: ToolCallItem) -> Signature | None:
 
 def bare(message: AssistantMessage) -> bool:
     """Tell whether a message has nothing but content and calls."""
+    for item in message.tool_calls or ():
+        if item.id and IN_ID in item.id:
+            return False
     return not (
         message.extra_content
         or message.reasoning_content
@@ -59,7 +62,6 @@ def bare(message: AssistantMessage) -> bool:
         or message.refusal
         or message.images
         or message.audio
-        or (message.tool_calls and any(IN_ID in (item.id or "") for item in message.tool_calls))
     )
 
 

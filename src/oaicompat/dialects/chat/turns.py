@@ -8,13 +8,15 @@ each place a client may have kept them (mappings section 1.1).
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Sequence
+
+from msgspec.structs import replace
 
 from oaicompat import signatures
 from oaicompat.dialects.chat.schema import (
     AssistantMessage,
     ChatMessage,
-    FunctionMessage,
+    DeveloperMessage,
     SystemMessage,
     ToolCallItem,
     ToolMessage,
@@ -37,6 +39,7 @@ from oaicompat.messages import (
     Message,
     Part,
     Refusal,
+    Role,
     Text,
     ToolCall,
     ToolResult,
@@ -45,8 +48,11 @@ from oaicompat.notes import Notes
 from oaicompat.wire import given, sound
 from oaicompat.wire_errors import clipped
 
-_Read = Callable[[Content, str, Notes], tuple[Part, ...]]
-
+_SPEAKERS: Mapping[type[ChatMessage], Role] = {
+    UserMessage: "user",
+    SystemMessage: "system",
+    DeveloperMessage: "system",
+}
 _PAST = "thoughts of earlier turns go back only with their carrier"
 
 
@@ -106,33 +112,26 @@ class _Reader:
     def message(self, index: int, message: ChatMessage, path: str) -> Message:
         if message.cache_control:
             note_caching(message, path, self.notes)
-        if isinstance(message, AssistantMessage):
-            self._note_name(message.name, path)
+        if type(message) is AssistantMessage:
+            if message.name:
+                self._note_name(path)
             parts = self._assistant(index, message, path)
             self._spoke(parts)
             return Message("assistant", parts, path)
         self.speaking = False
-        match message:
-            case UserMessage():
-                return Message("user", self._said(message, path, media_parts), path)
-            case SystemMessage():
-                return Message("system", self._said(message, path, text_parts), path)
-            case ToolMessage():
-                call_id, name = self._answered(message.tool_call_id, path)
-                return self._result(call_id, name or message.name, message.content, path)
-            case FunctionMessage():
-                call_id, name = self._legacy_answered(message.name, path)
-                return self._result(call_id, name, message.content, path)
-
-    def _said(
-        self, message: UserMessage | SystemMessage, path: str, read_parts: _Read
-    ) -> tuple[Part, ...]:
+        if type(message) is ToolMessage:
+            call_id, name = self._answered(message.tool_call_id, path)
+            return self._result(call_id, name or message.name, message.content, path)
+        role = _SPEAKERS.get(type(message))
+        if role is None:
+            call_id, name = self._legacy_answered(message.name, path)
+            return self._result(call_id, name, message.content, path)
         if message.name:
-            self._note_name(message.name, path)
-        content = message.content
-        if isinstance(content, str):
-            return (Text(content),)
-        return read_parts(content, f"{path}.content", self.notes)
+            self._note_name(path)
+        if isinstance(message.content, str):
+            return Message(role, (Text(message.content),), path)
+        read_parts = text_parts if role == "system" else media_parts
+        return Message(role, read_parts(message.content, f"{path}.content", self.notes), path)
 
     def _spoke(self, parts: Sequence[Part]) -> None:
         """Take what the model said: neighbouring messages are one turn, and empty ones are none."""
@@ -140,14 +139,13 @@ class _Reader:
             self.calls = _NO_CALLS
             self.speaking = True
         for part in parts:
-            if isinstance(part, ToolCall):
+            if type(part) is ToolCall:
                 if self.calls is _NO_CALLS:
                     self.calls = _Calls()
                 self.calls.add(part)
 
-    def _note_name(self, name: str | None, path: str) -> None:
-        if name:
-            self.notes.dropped(f"{path}.name", "the provider does not tell speakers apart")
+    def _note_name(self, path: str) -> None:
+        self.notes.dropped(f"{path}.name", "the provider does not tell speakers apart")
 
     def _result(self, call_id: str, name: str | None, content: Content, path: str) -> Message:
         parts: tuple[Text | Media, ...]
@@ -159,7 +157,9 @@ class _Reader:
 
     def _answered(self, given_id: str | None, path: str) -> tuple[str, str | None]:
         """Find the call a result belongs to; some clients send empty ids, which pair by position."""
-        call_id = (given_id or "").partition(IN_ID)[0]
+        call_id = given_id or ""
+        if IN_ID in call_id:
+            call_id = call_id.partition(IN_ID)[0]
         call_id = call_id or self.calls.first() or ""
         if call_id not in self.calls.names:
             message = (
@@ -244,8 +244,10 @@ class _Reader:
         for position, item in enumerate(message.tool_calls or ()):
             if item.cache_control:
                 note_caching(item, f"{path}.tool_calls[{position}]", self.notes)
-            minted = f"{MINTED}{index}_{position}"
-            calls.append(_call(item, minted, f"{path}.tool_calls[{position}]"))
+            call = _call(item, f"{path}.tool_calls[{position}]")
+            if not call.id:
+                call = replace(call, id=f"{MINTED}{index}_{position}")
+            calls.append(call)
         legacy = message.function_call
         if legacy is not None and not calls:
             minted = f"{MINTED}{index}_0"
@@ -289,8 +291,11 @@ class _Reader:
                 self.notes.dropped(f"{path}.thinking_blocks[{index}]", _PAST, inert=True)
 
 
-def _call(item: ToolCallItem, minted: str, path: str) -> ToolCall:
-    call_id = (item.id or "").partition(IN_ID)[0] or minted
+def _call(item: ToolCallItem, path: str) -> ToolCall:
+    """Read a call; one without an id has an empty one."""
+    call_id = item.id or ""
+    if IN_ID in call_id:
+        call_id = call_id.partition(IN_ID)[0]
     signature = explicit(item)
     if item.custom is not None:
         name, text = item.custom.name, item.custom.input

@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 import msgspec
 
 from oaicompat.dialects import Decoded, Keep
+from oaicompat.dialects.declared import declared
 from oaicompat.dialects.generation import Inert, Unused, model_of, output_format
 from oaicompat.dialects.responses.compaction import asked_to_compact
 from oaicompat.dialects.responses.items import Reader
@@ -174,7 +175,7 @@ def _request(
     if wire.stream_options is not None and given(wire.stream_options.include_obfuscation):
         path = "stream_options.include_obfuscation"
         notes.dropped(path, "streams are never padded", inert=True)
-    tools = with_later(read_all(wire.tools or (), notes), reader.tools, notes)
+    tools = with_later(declared(wire.tools, read_all, notes).tools, reader.tools, notes)
     stop = wire.stop
     form = wire.text.format if wire.text else None
     if wire.text is not None and given(wire.text.verbosity):

@@ -12,7 +12,7 @@ from msgspec import Meta, Raw
 
 from oaicompat.dialects.generation import Effort, ResponseFormat, ServiceTier
 from oaicompat.dialects.parts import Wire
-from oaicompat.dialects.tools import Mode, ToolChoiceObject, Tools
+from oaicompat.dialects.tools import Mode, ToolChoiceObject
 from oaicompat.sampling import respell
 
 Role = Literal["user", "assistant", "system", "developer"]
@@ -127,7 +127,7 @@ class CreateResponse(Wire, kw_only=True, frozen=True):
     model: str | None = None
     input: str | list[Item] | None = None
     instructions: str | None = None
-    tools: Tools | None = None
+    tools: Raw = Raw()
     tool_choice: Mode | ToolChoiceObject | None = None
     parallel_tool_calls: bool | None = None
     text: TextParameters | None = None

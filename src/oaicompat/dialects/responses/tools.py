@@ -7,7 +7,7 @@ a 400.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 from msgspec import Raw
 from msgspec.structs import replace
@@ -19,7 +19,6 @@ from oaicompat.dialects.tools import (
     ToolDefinition,
     ToolReference,
     Tools,
-    distinct,
     hosted_kind,
     read_choice,
     read_tool,
@@ -40,13 +39,14 @@ def read_all(tools: Sequence[ToolDefinition], notes: Notes, path: str = "tools")
     return read
 
 
-def with_later(tools: Sequence[Tool], later: Iterable[Tool], notes: Notes) -> tuple[Tool, ...]:
+def with_later(tools: tuple[Tool, ...], later: Sequence[Tool], notes: Notes) -> tuple[Tool, ...]:
     """Return the tools of a request and those that its input declares; a name counts where it comes first.
 
-    What is declared otherwise later is noted, unless an earlier request did so. Raises `InvalidRequestError`
-    where the request itself has a name twice.
+    What is declared otherwise later is noted, unless an earlier request did so.
     """
-    merged = list(distinct(tools))
+    if not later:
+        return tools
+    merged = list(tools)
     known = {tool.name: tool for tool in merged if not isinstance(tool, HostedTool)}
     for tool in later:
         if isinstance(tool, HostedTool):

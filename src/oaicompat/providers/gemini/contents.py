@@ -42,7 +42,7 @@ class UserTurn:
 
     def add(self, message: Message, context: Context) -> None:
         for part in message.parts:
-            if isinstance(part, ToolResult):
+            if type(part) is ToolResult:
                 if self.parts:
                     why = "the result is sent before what stands between it and its call"
                     context.notes.approximated(part.path or message.path, why)
@@ -104,7 +104,7 @@ def _turns(messages: Sequence[Message], context: Context) -> list[Turn]:
         if message.role == "assistant":
             if current_from is None:
                 current_from = _last_user(messages)
-            turn = last if isinstance(last, ModelTurn) else ModelTurn(index > current_from)
+            turn = last if type(last) is ModelTurn else ModelTurn(index > current_from)
             turn.add(message, context)
             if turn is not last and turn.parts:
                 turns.append(turn)
@@ -113,7 +113,7 @@ def _turns(messages: Sequence[Message], context: Context) -> list[Turn]:
             context.notes.approximated(
                 message.path, "a system message after the first turn is sent as the user's"
             )
-        if not isinstance(last, UserTurn):
+        if type(last) is not UserTurn:
             last = UserTurn(message.path)
             turns.append(last)
         last.add(message, context)
@@ -132,7 +132,7 @@ def _last_user(messages: Sequence[Message]) -> int:
 
 
 def _says_something(part: NeutralPart) -> bool:
-    return not isinstance(part, ToolResult) and not (isinstance(part, Text) and not part.text)
+    return part.text != "" if type(part) is Text else type(part) is not ToolResult
 
 
 def _contents(turns: Sequence[Turn], context: Context) -> list[Content]:

@@ -161,7 +161,7 @@ def _formatted(
     if context.profile.json_schema:
         schema = prepare(bytes(output.schema), output.path, context.notes)
         return replace(config, response_mime_type="application/json", response_json_schema=schema)
-    schema = compiled(bytes(output.schema), output.path, context)
+    schema = compiled(bytes(output.schema), output.path, context.notes)
     return replace(config, response_mime_type="application/json", response_schema=schema)
 
 

@@ -37,9 +37,9 @@ class ModelTurn:
         path = self.path = message.path
         resign = context.sentinel and self.current
         for part in message.parts:
-            if isinstance(part, ToolCall):
+            if type(part) is ToolCall:
                 self.parts.append(self._call(part, path, context))
-            elif isinstance(part, Thought) and not _is_ours(part, message):
+            elif type(part) is Thought and not _is_ours(part, message):
                 context.notes.dropped(
                     path, "reasoning that did not come from this service", inert=True
                 )

@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Mapping
+from functools import lru_cache
 from hashlib import blake2s
 
-from oaicompat.messages import HostedTool, Request, ToolCall
+from oaicompat.messages import Declared, HostedTool, Request, ToolCall
 
 MAXIMUM_LENGTH = 64
 
@@ -23,15 +24,27 @@ _DIGEST_BYTES = 5
 _UNCHANGED: Mapping[str, str] = {}
 
 
-def used_names(request: Request) -> set[str]:
-    """Collect every tool name the request mentions, in declarations and in history."""
-    names = {tool.name for tool in request.tools if not isinstance(tool, HostedTool)}
-    for message in request.messages:
-        if message.role == "assistant":
-            for part in message.parts:
-                if isinstance(part, ToolCall):
-                    names.add(part.name)
-    return names
+def renamed(request: Request) -> Mapping[str, str]:
+    """Map the tool names that Gemini would refuse, in declarations and in history, as `upstream_names`."""
+    tools = request.tools
+    called = {
+        part.name
+        for message in request.messages
+        if message.role == "assistant"
+        for part in message.parts
+        if type(part) is ToolCall
+    }
+    if isinstance(tools, Declared):
+        if called <= tools.names and _are_legal(tools.names):
+            return _UNCHANGED
+        return upstream_names(tools.names | called)
+    declared = [tool.name for tool in tools if not isinstance(tool, HostedTool)]
+    return upstream_names(called.union(declared))
+
+
+@lru_cache(64)
+def _are_legal(names: frozenset[str]) -> bool:
+    return all(map(is_legal, names))
 
 
 def upstream_names(names: Collection[str]) -> Mapping[str, str]:

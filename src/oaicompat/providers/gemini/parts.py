@@ -51,7 +51,7 @@ def encode_part(
     part: NeutralPart, path: str, context: Context, *, resign: bool = False
 ) -> Part | None:
     """Encode a part that is neither call nor result; `None` where nothing is left to send."""
-    if (isinstance(part, Text) and part.signature is None) or isinstance(part, Refusal):
+    if (type(part) is Text and part.signature is None) or isinstance(part, Refusal):
         return Part(part.text) if part.text else None
     if isinstance(part, ToolCall | ToolResult):
         context.notes.dropped(part.path or path, "a tool part outside a tool turn")

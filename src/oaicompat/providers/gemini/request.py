@@ -22,7 +22,7 @@ from oaicompat.providers.gemini.context import Context, EncodeOptions, target_pr
 from oaicompat.providers.gemini.endpoints import Target
 from oaicompat.providers.gemini.extras import NOTHING, Extras, merge, read_extras
 from oaicompat.providers.gemini.generation import encode_generation
-from oaicompat.providers.gemini.names import upstream_names, used_names
+from oaicompat.providers.gemini.names import renamed
 from oaicompat.providers.gemini.schema import GenerateContentRequest
 from oaicompat.providers.gemini.thinking import encode_thinking
 from oaicompat.providers.gemini.tools import encode_tools
@@ -68,18 +68,17 @@ def encode_request(
     replaces the current turn's thought signatures after the service refused one, `continuation` is the token
     of an answer that goes on. Raises `InvalidRequestError` naming the client's field.
     """
-    renamed = upstream_names(used_names(request))
+    changed = renamed(request)
     context = Context(
-        request, target, target_profile(request, target), notes, renamed, options, sentinel
+        request, target, target_profile(request, target), notes, changed, options, sentinel
     )
     extras = read_extras(request, notes, target.backend) if request.extra else NOTHING
-    body = _body(context, extras, candidates, continuation)
     try:
-        encoded = _encode(body)
+        encoded = _encode(_body(context, extras, candidates, continuation))
     except UnicodeEncodeError:
         raise InvalidRequestError("The request holds text that is not valid Unicode.") from None
     custom = [tool.name for tool in request.tools if isinstance(tool, CustomTool)]
-    names = {upstream: name for name, upstream in renamed.items()}
+    names = {upstream: name for name, upstream in changed.items()}
     served = None if extras.served is None else _served(context, extras.served)
     return Encoded(encoded, names, frozenset(custom), served)
 

@@ -124,7 +124,7 @@ class FunctionDeclaration(Wire, frozen=True, gc=False):
 class Tool(Wire, frozen=True, gc=False):
     """Either functions, or one tool the service runs; the latter's value is a JSON object."""
 
-    function_declarations: Sequence[FunctionDeclaration] = ()
+    function_declarations: Sequence[FunctionDeclaration] | Raw = ()
     google_search: Raw | None = None
     code_execution: Raw | None = None
     url_context: Raw | None = None

@@ -116,7 +116,7 @@ def _response(
         return Part(function_response=FunctionResponse(name, _NO_RESULT, wire_id))
     payload = encode_payload(result, context.notes)
     inside: tuple[FunctionResponsePart, ...] = ()
-    if len(result.parts) != 1 or not isinstance(result.parts[0], Text):
+    if len(result.parts) != 1 or type(result.parts[0]) is not Text:
         inside = _media(result, following, context)
     return Part(function_response=FunctionResponse(name, payload, wire_id, inside))
 
@@ -144,7 +144,7 @@ def encode_payload(result: ToolResult, notes: Notes) -> Raw | Mapping[str, Any]:
     where the client sent several texts. An object that holds a `$ref` key is sent as text, because the
     service would read the key as a pointer to a part (bifrost#7694).
     """
-    texts = [part.text for part in result.parts if isinstance(part, Text)]
+    texts = [part.text for part in result.parts if type(part) is Text]
     if len(texts) != 1:
         if not texts and result.parts:
             return EMPTY_OBJECT

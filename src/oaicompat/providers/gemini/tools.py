@@ -15,8 +15,8 @@ import msgspec
 from msgspec import Raw, Struct
 
 from oaicompat.errors import InvalidRequestError
-from oaicompat.messages import CustomTool, FunctionTool, HostedTool, ToolChoice
-from oaicompat.notes import Notes
+from oaicompat.messages import CustomTool, Declared, FunctionTool, HostedTool, ToolChoice
+from oaicompat.notes import Note, Notes
 from oaicompat.providers.gemini.context import Context
 from oaicompat.providers.gemini.hosted_tools import encode_hosted
 from oaicompat.providers.gemini.json_schema import prepare, to_openapi
@@ -27,7 +27,7 @@ from oaicompat.providers.gemini.schema import (
     ToolConfig,
 )
 
-Declared = FunctionTool | CustomTool
+Function = FunctionTool | CustomTool
 Mode = Literal["AUTO", "ANY", "NONE", "VALIDATED"]
 
 # Bounds what the memory of plain schemas can hold, at 4 MB.
@@ -48,7 +48,7 @@ _NO_TOOLS = EncodedTools()
 class Selection(Struct, frozen=True):
     """The tools that may be used at all, after the choice."""
 
-    functions: Sequence[Declared]
+    functions: Sequence[Function]
     hosted: Sequence[HostedTool]
     choice: ToolChoice | None
 
@@ -68,12 +68,52 @@ def encode_tools(context: Context, *, built_ins: bool = False) -> EncodedTools:
         return _NO_TOOLS
     tools: list[Tool] = []
     if selection.functions:
-        declarations = tuple([_declaration(each, context) for each in selection.functions])
-        tools.append(Tool(function_declarations=declarations))
+        tools.append(Tool(_declarations(selection.functions, context)))
     tools += encode_hosted(selection.hosted, context)
     combined = bool(selection.functions) and (built_ins or bool(selection.hosted))
     _check_combination(combined, context)
     return EncodedTools(tuple(tools), _config(selection, combined, context))
+
+
+def _declarations(
+    functions: Sequence[Function], context: Context
+) -> Sequence[FunctionDeclaration] | Raw:
+    tools, json_schema = context.request.tools, context.profile.json_schema
+    if isinstance(tools, Declared) and len(functions) == len(tools.names) and not context.names:
+        encoded, notes = _remembered(_Same(tools), json_schema)
+        context.notes.extend(notes)
+        return encoded
+    return [
+        _declaration(each, context.upstream_name(each.name), json_schema, context.notes)
+        for each in functions
+    ]
+
+
+class _Same:
+    """Tools, told from others by which object they are."""
+
+    __slots__ = ("tools",)
+
+    def __init__(self, tools: Declared) -> None:
+        self.tools = tools
+
+    def __hash__(self) -> int:
+        return id(self.tools)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _Same) and self.tools is other.tools
+
+
+@lru_cache(maxsize=64)
+def _remembered(same: _Same, json_schema: bool) -> tuple[Raw, tuple[Note, ...]]:
+    """Return the declarations of all functions as JSON, and the notes on them."""
+    notes = Notes()
+    declarations = [
+        _declaration(tool, tool.name, json_schema, notes)
+        for tool in same.tools
+        if not isinstance(tool, HostedTool)
+    ]
+    return Raw(msgspec.json.encode(declarations)), tuple(notes)
 
 
 def _note_idle_choice(choice: ToolChoice | None, context: Context) -> None:
@@ -85,7 +125,8 @@ def _selected(context: Context) -> Selection:
     request = context.request
     functions = [tool for tool in request.tools if not isinstance(tool, HostedTool)]
     hosted = [tool for tool in request.tools if isinstance(tool, HostedTool)]
-    _check_names(functions)
+    if not isinstance(request.tools, Declared):
+        _check_names(functions)
     choice = request.tool_choice
     if functions and not context.profile.functions:
         for tool in functions:
@@ -102,7 +143,7 @@ def _selected(context: Context) -> Selection:
 
 
 def _restricted(
-    functions: Sequence[Declared],
+    functions: Sequence[Function],
     hosted: Sequence[HostedTool],
     choice: ToolChoice,
     context: Context,
@@ -122,7 +163,7 @@ def _restricted(
     return Selection(chosen, chosen_hosted, choice)
 
 
-def _check_names(functions: Sequence[Declared]) -> None:
+def _check_names(functions: Sequence[Function]) -> None:
     seen: set[str] = set()
     for tool in functions:
         if tool.name in seen:
@@ -150,25 +191,24 @@ def _check_combination(combined: bool, context: Context) -> None:
         )
 
 
-def _declaration(tool: Declared, context: Context) -> FunctionDeclaration:
-    name = context.upstream_name(tool.name)
+def _declaration(tool: Function, name: str, json_schema: bool, notes: Notes) -> FunctionDeclaration:
     if isinstance(tool, CustomTool):
-        return _schemed(name, _described(tool, context), _FREE_TEXT, tool.path, context)
+        return _schemed(name, _described(tool, notes), _FREE_TEXT, tool.path, json_schema, notes)
     schema = b"null" if tool.parameters is None else bytes(tool.parameters)
     if schema == b"null":
         return FunctionDeclaration(name, tool.description)
-    return _schemed(name, tool.description, schema, tool.path, context)
+    return _schemed(name, tool.description, schema, tool.path, json_schema, notes)
 
 
 def _schemed(
-    name: str, description: str | None, schema: bytes, path: str, context: Context
+    name: str, description: str | None, schema: bytes, path: str, json_schema: bool, notes: Notes
 ) -> FunctionDeclaration:
     where = f"{path}.parameters"
-    if context.profile.json_schema:
+    if json_schema:
         plain = len(schema) <= _REMEMBERED_BYTES and _is_plain(schema)
-        prepared = Raw(schema) if plain else prepare(schema, where, context.notes)
+        prepared = Raw(schema) if plain else prepare(schema, where, notes)
         return FunctionDeclaration(name, description, parameters_json_schema=prepared)
-    return FunctionDeclaration(name, description, parameters=compiled(schema, where, context))
+    return FunctionDeclaration(name, description, parameters=compiled(schema, where, notes))
 
 
 @lru_cache(maxsize=512)
@@ -181,19 +221,19 @@ def _is_plain(schema: bytes) -> bool:
         return False
 
 
-def compiled(schema: bytes, path: str, context: Context) -> Raw:
+def compiled(schema: bytes, path: str, notes: Notes) -> Raw:
     """Compile a schema for a model without the JSON Schema fields, and note what was lost."""
     value, losses = to_openapi(schema, path)
     for loss in losses:
-        context.notes.dropped(loss.path, loss.reason, inert=loss.inert)
+        notes.dropped(loss.path, loss.reason, inert=loss.inert)
     return Raw(msgspec.json.encode(value))
 
 
-def _described(tool: CustomTool, context: Context) -> str | None:
+def _described(tool: CustomTool, notes: Notes) -> str | None:
     """Describe a free-text tool, its grammar included, since nothing upstream enforces one."""
     if not tool.grammar:
         return tool.description
-    context.notes.approximated(tool.path, "the grammar is described to the model, not enforced")
+    notes.approximated(tool.path, "the grammar is described to the model, not enforced")
     rule = f"The input must match this {tool.syntax or 'lark'} grammar:\n{tool.grammar}"
     return f"{tool.description}\n\n{rule}" if tool.description else rule
 
