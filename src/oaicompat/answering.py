@@ -67,10 +67,12 @@ class Answering:
         """
         if not events or self.failed is not None:
             return ()
-        wanted = self._watched(number, strand, events)
-        if not wanted:
-            return ()
-        frames = self._answer_encoder().encode(wanted)
+        if len(events) > 1 or type(events[0]) is not Delta:
+            events = self._watched(number, strand, events)
+            if not events:
+                return ()
+        encoder = self._encoder or self._answer_encoder()
+        frames = encoder.encode(events)
         if frames:
             self.committed = True
             self.calls_committed.add(number)
@@ -154,8 +156,6 @@ class Answering:
     def _watched(self, number: int, strand: Strand, events: list[Event]) -> list[Event]:
         """Note what passes, and keep to one opening and one ending for all calls of the answer."""
         last = events[-1]
-        if type(last) is Delta and len(events) == 1:
-            return events
         if type(last) is not Failed:
             return self._passed(strand, events)
         wanted = self._passed(strand, events[:-1])

@@ -33,7 +33,7 @@ from oaicompat.providers.gemini.parameters import client_parameter
 from oaicompat.providers.gemini.profiles import profile
 from oaicompat.providers.gemini.request import Encoded, EncodeOptions, encode_request
 from oaicompat.strands import Strand
-from oaicompat.supplies import Effect, Needs, Supplies, needs, supplied
+from oaicompat.supplies import NOTHING, Effect, Needs, Supplies, needs, supplied
 from oaicompat.wire import as_bytes
 
 CANDIDATES = 8
@@ -109,7 +109,7 @@ class Exchange:
         self._backend: Backend = backend
         self._models = models
         self._decode_notes = Notes()
-        self._source = as_bytes(body)
+        self._source = body if type(body) is bytes else as_bytes(body)
         self._begun = (created, new_id, streaming)
         decoded = decode(dialect, self._source, self._decode_notes, self._options.keep)
         if isinstance(decoded, Decoded):
@@ -175,8 +175,9 @@ class Exchange:
     def _split(self) -> list[Strand]:
         """Spread the choices over calls: a model may refuse several candidates, and each call has a limit."""
         wanted = self._request.sampling.candidates or 1
-        several = wanted > 1 and profile(self.model, self._backend).multiple_candidates
-        size = CANDIDATES if several else 1
+        if wanted == 1:
+            return [self._strand(0, 1)]
+        size = CANDIDATES if profile(self.model, self._backend).multiple_candidates else 1
         if wanted > size:
             self._note_split(self._decode_notes)
         return [self._strand(first, min(size, wanted - first)) for first in range(0, wanted, size)]
@@ -224,7 +225,7 @@ class Exchange:
         if self._pending is not None:
             return self._pending.needs
         wanted = needs(self._request.messages, media=self._options.fetch_media)
-        return wanted.without(self._asked) if wanted else wanted
+        return wanted if wanted is NOTHING else wanted.without(self._asked)
 
     def supply(self, found: Supplies) -> None:
         """Take what was found; what is missing is not asked again.
@@ -245,19 +246,15 @@ class Exchange:
         """Return the calls due now, each once, and none when the answer is whole; raises as `supply`."""
         if self._pending is not None:
             self.supply(Supplies())
-        due = []
+        due, chain = [], self._chain
+        fallbacks = chain[chain.index(self.model) + 1 :] if self.model in chain else ()
         for strand in self._strands:
             if strand.due:
                 strand.due = False
-                call = Call(len(self._calls), self.model, self._fallbacks())
+                call = Call(len(self._calls), self.model, fallbacks)
                 self._calls[call.number] = strand
                 due.append(call)
         return tuple(due)
-
-    def _fallbacks(self) -> tuple[str, ...]:
-        chain = self._chain
-        known = len(chain) > 1 and self.model in chain
-        return chain[chain.index(self.model) + 1 :] if known else ()
 
     def begin_attempt(
         self, call: Call, target: Target, *, sentinel: bool = False
@@ -283,12 +280,13 @@ class Exchange:
 
     def _encoded(self, strand: Strand, target: Target, sentinel: bool) -> tuple[Encoded, Notes]:
         notes = Notes()
-        self._shrink(strand, target, notes)
+        if strand.candidates > 1:
+            self._shrink(strand, target, notes)
         key = (strand.first, strand.candidates, strand.continuation, target, sentinel)
         if self._encodings is not None and key in self._encodings:
             return self._encodings[key]
         encoded = encode_request(
-            self._request_of(strand, notes),
+            self._request_of(strand, notes) if strand.first else self._request,
             target,
             notes,
             candidates=strand.candidates,
@@ -302,7 +300,7 @@ class Exchange:
 
     def _shrink(self, strand: Strand, target: Target, notes: Notes) -> None:
         """Leave all but one choice to further calls where this target's model gives one at a time."""
-        if strand.candidates == 1 or profile(target.model, target.backend).multiple_candidates:
+        if profile(target.model, target.backend).multiple_candidates:
             return
         self._note_split(notes)
         others = range(strand.first + 1, strand.first + strand.candidates)
@@ -327,7 +325,7 @@ class Exchange:
     def _request_of(self, strand: Strand, notes: Notes) -> Request:
         """Return the request of one call; calls that share a seed would all answer alike."""
         sampling = self._request.sampling
-        if not strand.first or sampling.seed is None:
+        if sampling.seed is None:
             return self._request
         notes.rewritten(self._request.spelled("seed"), "each upstream call has its own", inert=True)
         seeded = replace(sampling, seed=sampling.seed + strand.first)

@@ -147,17 +147,17 @@ def _unfinished() -> OaicompatError:
 
 def sse_bytes(frames: Sequence[Frame]) -> bytes:
     """Frame what an exchange returned as server-sent events; data that begins with a colon is a comment."""
-    pieces: list[bytes] = []
-    for frame in frames:
-        data = frame.data
-        if frame.name or data[:1] == b":":
-            pieces.append(_frame_bytes(frame))
-        else:
-            pieces += (b"data: ", data, b"\n\n")
-    return b"".join(pieces)
+    if len(frames) < 2:
+        return _frame_bytes(frames[0]) if frames else b""
+    plain = [frame.data for frame in frames if not frame.name and frame.data[:1] != b":"]
+    if len(plain) == len(frames):
+        return b"data: " + b"\n\ndata: ".join(plain) + b"\n\n"
+    return b"".join([_frame_bytes(frame) for frame in frames])
 
 
 def _frame_bytes(frame: Frame) -> bytes:
     if frame.data[:1] == b":":
         return comment(frame.data[1:].strip().decode())
-    return encode(frame.data, frame.name)
+    if frame.name:
+        return encode(frame.data, frame.name)
+    return b"data: " + frame.data + b"\n\n"

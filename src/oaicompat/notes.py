@@ -64,9 +64,9 @@ class Notes:
         """Take over notes of another collector."""
         self._notes |= dict.fromkeys(notes)
 
-    def forget(self, known: int) -> None:
-        """Forget all but the first `known` notes."""
-        self._notes = dict.fromkeys(list(self._notes)[:known])
+    def clear(self) -> None:
+        """Forget all notes."""
+        self._notes.clear()
 
     def _add(self, path: str, action: Action, reason: str, inert: bool = False) -> None:
         self._notes[Note(path, action, reason, inert, self.side)] = None

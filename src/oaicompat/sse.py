@@ -103,11 +103,11 @@ class Decoder:
     A failure comes after the events that stood before it, whatever the cut: `feed` returns those first and
     raises on the next call. Raises `UpstreamProtocolError` when a line, an event or an unframed object is
     longer than `max_event` bytes or an unframed object is nested deeper than `MAX_NESTING`, and nothing else.
+    `between` tells whether the bytes so far end exactly where an event ends.
     """
 
     __slots__ = (
         "_after_return",
-        "_between",
         "_data",
         "_data_size",
         "_failure",
@@ -117,12 +117,13 @@ class Decoder:
         "_opening",
         "_punctuated",
         "_unframed",
+        "between",
     )
 
     def __init__(self, max_event: int = MAX_EVENT) -> None:
         self._max_event = max_event
         self._opening: bytes | None = b""
-        self._between = False
+        self.between = False
         self._after_return = False
         self._line: list[bytes] = []
         self._line_size = 0
@@ -132,14 +133,9 @@ class Decoder:
         self._unframed: _Unframed | None = None
         self._failure: UpstreamProtocolError | None = None
 
-    @property
-    def between(self) -> bool:
-        """Tell whether the bytes so far end exactly where an event ends."""
-        return self._between
-
     def feed(self, data: bytes) -> list[bytes]:
         """Take the next bytes; return the payload of every event they complete."""
-        if not self._between:
+        if not self.between:
             return self._guard(data, 0, [], final=False)
         events: list[bytes] = []
         position = self._read_frames(data, 0, events)
@@ -162,7 +158,7 @@ class Decoder:
                 self._finish(events)
         except UpstreamProtocolError as failure:
             self._failure = failure
-            self._between = False
+            self.between = False
             if not events:
                 raise
         return events
@@ -198,7 +194,7 @@ class Decoder:
             self._end_line(data[position:end], events)
             position = end + (2 if data.startswith(b"\r\n", end) else 1)
             self._after_return = end == carriage == size - 1
-        self._between = self._unframed is None and not (
+        self.between = self._unframed is None and not (
             self._line or self._data or self._punctuated or self._after_return
         )
 

@@ -66,7 +66,8 @@ class Strand:
         if self._status >= 300:
             self._error_body += data[: ERROR_BODY - len(self._error_body)]
             return []
-        return self._reader().feed(data)
+        decoder = self._decoder or self._reader()
+        return decoder.feed(data)
 
     def close(self) -> list[Event]:
         """Take the end of the body; raises the error it was."""

@@ -48,7 +48,7 @@ class Needs(Struct, frozen=True):
         )
 
 
-_NOTHING = Needs()
+NOTHING = Needs()
 
 
 class Supplies(Struct, frozen=True):
@@ -102,18 +102,17 @@ def needs(messages: Sequence[Message], *, media: bool) -> Needs:
 
     Addresses that only the provider can read (its own files, YouTube, gs:) are never wanted.
     """
-    signatures = [
-        part.id
-        for message in messages
-        for part in message.parts
-        if type(part) is ToolCall and part.signature is None and part.id
-    ]
+    signatures = []
+    for message in messages:
+        for part in message.parts:
+            if type(part) is ToolCall and part.signature is None and part.id:
+                signatures.append(part.id)
     found = (
         [part.uri for part in _parts(messages) if isinstance(part, Media) and _remote(part)]
         if media
         else ()
     )
-    return Needs(tuple(signatures), tuple(found)) if signatures or found else _NOTHING
+    return Needs(tuple(signatures), tuple(found)) if signatures or found else NOTHING
 
 
 def _parts(messages: Sequence[Message]) -> Iterator[Part]:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Set
-from typing import Any, TypeVar, cast
+from typing import Any, TypeVar
 
 import msgspec
 from msgspec import Raw
@@ -86,7 +86,8 @@ def decode_body(
     if decoder is None:
         decoder = _decoders.setdefault(kind, msgspec.json.Decoder(kind))
     try:
-        return cast(T, decoder.decode(body))
+        found: T = decoder.decode(body)
+        return found
     except msgspec.ValidationError as error:
         failure = error
     except _NOT_JSON as error:
@@ -94,7 +95,7 @@ def decode_body(
     pruner = _Pruner(content)
     try:
         known = pruner.value(body.strip(b" \t\r\n"), shape_of(kind), "", verbatim)
-        decoded = cast(T, decoder.decode(known))
+        decoded: T = decoder.decode(known)
     except msgspec.ValidationError as error:
         failure = error
     except _NOT_JSON as error:

@@ -46,15 +46,14 @@ def find_dialect(name: str) -> Dialect:
 def decode(name: str, body: bytes, notes: Notes, keep: Keep = "") -> Decoded | Pending:
     """Decode a body that came for this dialect, by its shape; raises `InvalidRequestError`.
 
-    What is written in another shape than its answer is not kept.
+    What is written in another shape than its answer is not kept. `notes` holds nothing yet.
     """
-    known = len(notes)
     try:
-        return find_dialect(name).decode(body, notes, keep)
+        return DIALECTS[name].decode(body, notes, keep)
     except InvalidRequestError:
         if _shape(body) in (None, name.partition("/")[0]):
             raise
-    notes.forget(known)
+    notes.clear()
     other: Dialect = chat if name == "responses" else responses
     return other.decode(body, notes, "")
 

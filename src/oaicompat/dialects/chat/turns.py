@@ -59,12 +59,10 @@ _PAST = "thoughts of earlier turns go back only with their carrier"
 def read_messages(messages: Sequence[ChatMessage], notes: Notes) -> tuple[Message, ...]:
     """Read the conversation; raises `InvalidRequestError` naming the message at fault."""
     reader = _Reader(notes)
-    return tuple(
-        [
-            reader.message(index, message, f"messages[{index}]")
-            for index, message in enumerate(messages)
-        ]
-    )
+    read = []
+    for index, message in enumerate(messages):
+        read.append(reader.message(index, message, f"messages[{index}]"))
+    return tuple(read)
 
 
 class _Calls:

@@ -2,7 +2,7 @@
 
 A chunk that was decoded and held nothing but plain text is learned as a template. The next one takes the lane
 if it is a whole event, framed as the service frames, and equals the template in every byte before its text,
-and after it in every byte that is not a digit; then it has the same fields and no others, so its text may be
+and after it but for digits from its counts on; then it has the same fields and no others, so its text may be
 taken out as it stands. The text is still decoded once, to be sure it can be, and whatever does not match goes
 the ordinary way: the lane changes cost, never the outcome.
 """
@@ -14,21 +14,23 @@ import msgspec
 from oaicompat.events import Delta, Event
 
 _decode_string = msgspec.json.Decoder(str).decode
-_DIGITS = b"0123456789"
+_DIGITS = bytes.maketrans(b"123456789", b"0" * 9)
 _UNDECODABLE = (msgspec.DecodeError, UnicodeDecodeError)
-_QUOTE, _BACKSLASH, _FEED = b'"', 0x5C, b"\n"
+_QUOTE, _BACKSLASH = b'"', 0x5C
 _EMPTY = b'""'
+_COUNTS = b'"usageMetadata"'
 _FIELD, _END = b"data: ", b"\r\n\r\n"
 
 
 class Lane:
     """Matches events in the bytes of a stream against the template learned last."""
 
-    __slots__ = ("_at", "_choice", "_head", "_last", "_pieces", "_shape")
+    __slots__ = ("_choice", "_fixed", "_head", "_last", "_pieces", "_shape", "_tail")
 
     def __init__(self) -> None:
         self._head = b""
-        self._at = 0
+        self._tail = b""
+        self._fixed = b""
         self._shape = b""
         self._last = b""
         self._choice = 0
@@ -43,8 +45,9 @@ class Lane:
         if at < 0 or not payload[:at].rstrip().endswith(b'"text":'):
             return
         self._head = _FIELD + payload[: at + 1]
-        self._at = len(_FIELD) + at
-        self._shape = payload[at + len(text) :].translate(None, _DIGITS)
+        self._tail = payload[at + len(text) :] + _END
+        self._fixed = self._tail.partition(_COUNTS)[0]
+        self._shape = self._tail.translate(_DIGITS)
         self._choice, self._pieces = choice, pieces
 
     def leave(self) -> bytes:
@@ -55,18 +58,19 @@ class Lane:
 
     def take(self, data: bytes, events: list[Event]) -> int:
         """Take what matches at the start of `data`, whole events only; return where that ends."""
-        head, at, shape = self._head, self._at, self._shape
-        find, starts_with = data.find, data.startswith
+        head, tail, fixed = self._head, self._tail, self._fixed
+        ahead, behind = len(head), len(tail) + 1
         position = start = 0
-        while head and starts_with(head, position):
-            opening = position + at
-            end = find(_QUOTE, opening + 1)
+        while head and data[position : position + ahead] == head:
+            opening = position + ahead - 1
+            end = data.find(_QUOTE, opening + 1)
             if data[end - 1] == _BACKSLASH:
                 end = _closing_quote(data, end)
-            feed = find(_FEED, end)
-            if not starts_with(_END, feed - 1):
-                break
-            if data[end + 1 : feed - 1].translate(None, _DIGITS) != shape:
+            after = end + behind
+            rest = data[end + 1 : after]
+            if rest != tail and (
+                rest[: len(fixed)] != fixed or rest.translate(_DIGITS) != self._shape
+            ):
                 break
             text = data[opening : end + 1]
             if text != _EMPTY:
@@ -76,7 +80,7 @@ class Lane:
                     break
                 self._pieces.append(text)
                 events.append(Delta(self._choice, "", text))
-            start, position = position, feed + 3
+            start, position = position, after
         if position:
             self._last = data[start + len(_FIELD) : position - len(_END)]
         return position

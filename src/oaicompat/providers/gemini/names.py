@@ -21,22 +21,23 @@ is_legal = re.compile(r"[A-Za-z_][A-Za-z0-9_.:-]{0,63}").fullmatch
 _ILLEGAL = re.compile(r"[^A-Za-z0-9_.:-]")
 _STARTS = re.compile(r"[A-Za-z_]")
 _DIGEST_BYTES = 5
-_UNCHANGED: Mapping[str, str] = {}
+UNCHANGED: Mapping[str, str] = {}
 
 
 def renamed(request: Request) -> Mapping[str, str]:
     """Map the tool names that Gemini would refuse, in declarations and in history, as `upstream_names`."""
     tools = request.tools
-    called = {
-        part.name
-        for message in request.messages
-        if message.role == "assistant"
-        for part in message.parts
-        if type(part) is ToolCall
-    }
+    called = set()
+    for message in request.messages:
+        if message.role == "assistant":
+            for part in message.parts:
+                if type(part) is ToolCall:
+                    called.add(part.name)
+    if not (tools or called):
+        return UNCHANGED
     if isinstance(tools, Declared):
         if called <= tools.names and _are_legal(tools.names):
-            return _UNCHANGED
+            return UNCHANGED
         return upstream_names(tools.names | called)
     declared = [tool.name for tool in tools if not isinstance(tool, HostedTool)]
     return upstream_names(called.union(declared))
@@ -49,8 +50,6 @@ def _are_legal(names: frozenset[str]) -> bool:
 
 def upstream_names(names: Collection[str]) -> Mapping[str, str]:
     """Map each name that Gemini would refuse to the one it travels under."""
-    if not names:
-        return _UNCHANGED
     taken = set(names)
     illegal = [name for name in taken if not is_legal(name)]
     mapped: dict[str, str] = {}

@@ -22,7 +22,7 @@ from oaicompat.providers.gemini.context import Context, EncodeOptions, target_pr
 from oaicompat.providers.gemini.endpoints import Target
 from oaicompat.providers.gemini.extras import NOTHING, Extras, merge, read_extras
 from oaicompat.providers.gemini.generation import encode_generation
-from oaicompat.providers.gemini.names import renamed
+from oaicompat.providers.gemini.names import UNCHANGED, renamed
 from oaicompat.providers.gemini.schema import GenerateContentRequest
 from oaicompat.providers.gemini.thinking import encode_thinking
 from oaicompat.providers.gemini.tools import encode_tools
@@ -47,8 +47,8 @@ class Encoded(Struct, frozen=True, gc=False):
     """
 
     body: bytes
-    names: Mapping[str, str]
-    custom: frozenset[str]
+    names: Mapping[str, str] = {}
+    custom: frozenset[str] = frozenset()
     served: frozenset[str] | None = None
 
 
@@ -77,6 +77,8 @@ def encode_request(
         encoded = _encode(_body(context, extras, candidates, continuation))
     except UnicodeEncodeError:
         raise InvalidRequestError("The request holds text that is not valid Unicode.") from None
+    if not request.tools and changed is UNCHANGED and extras is NOTHING:
+        return Encoded(encoded)
     custom = [tool.name for tool in request.tools if isinstance(tool, CustomTool)]
     names = {upstream: name for name, upstream in changed.items()}
     served = None if extras.served is None else _served(context, extras.served)
