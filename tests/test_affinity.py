@@ -39,7 +39,7 @@ def test_what_the_client_says_comes_first_and_the_most_telling_wins() -> None:
     assert conversation_key(body(), [HELLO], session="x") == named["session"]
 
 
-@pytest.mark.parametrize("value", ["", None, 5, ["x"], {"a": "x"}, True])
+@pytest.mark.parametrize("value", ["", None, 5, ["x"], {"a": "x"}, True, "[undefined]"])
 def test_what_is_no_name_names_nothing(value: Any) -> None:
     assert conversation_key(body(user=value), [HELLO]) == conversation_key(body(), [HELLO])
     assert conversation_key(body(user=value, prompt_cache_key="x"), []) == conversation_key(
@@ -122,3 +122,18 @@ def test_an_exchange_knows_its_conversation(dialect: str) -> None:
     assert key("s") == key("s", text="other") != key("t")
     if dialect == "responses":
         assert key(instructions="be kind") == key()
+
+
+NAMES = st.none() | st.text(max_size=3) | st.integers() | st.lists(st.text(max_size=2), max_size=1)
+
+
+@given(NAMES, NAMES, NAMES, st.sampled_from(("chat", "responses")), st.sampled_from(("", "s")))
+def test_a_request_is_named_by_what_its_body_says(
+    cache: Any, user: Any, safety: Any, dialect: str, session: str
+) -> None:
+    named = {"prompt_cache_key": cache, "user": user, "safety_identifier": safety}
+    more = {name: value for name, value in named.items() if value is not None}
+    said = {"messages": [{"role": "user", "content": "x"}]} if dialect == "chat" else {"input": "x"}
+    source = body(**said, **more)
+    expected = conversation_key(source, [Message("user", (Text("x"),))], session=session)
+    assert Exchange(dialect, source).affinity(session) == expected

@@ -8,31 +8,73 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from hashlib import blake2b
-from typing import Any
+from typing import Protocol
 
 import msgspec
-from msgspec import Struct
+from msgspec import Raw, Struct
 
 from oaicompat.messages import Media, Message, Text
+from oaicompat.wire import UNDEFINED
 
 
 class _Named(Struct):
     """What a body says of its conversation, the most telling first."""
 
-    prompt_cache_key: Any = None
-    user: Any = None
-    safety_identifier: Any = None
+    prompt_cache_key: Raw = Raw()
+    user: Raw = Raw()
+    safety_identifier: Raw = Raw()
+
+
+_decode = msgspec.json.Decoder(_Named).decode
+_text = msgspec.json.Decoder(str).decode
+_UNREADABLE = (msgspec.DecodeError, UnicodeError, RecursionError)
+
+
+class Naming(Protocol):
+    """A body as it was decoded, where that is not said otherwise."""
+
+    @property
+    def prompt_cache_key(self) -> Raw: ...
+    @property
+    def user(self) -> Raw: ...
+    @property
+    def safety_identifier(self) -> Raw: ...
+
+
+def told_by(body: Naming) -> str:
+    """Return what a body says of its conversation, with the name of the field; nothing if it says nothing."""
+    if not (body.prompt_cache_key or body.user or body.safety_identifier):
+        return ""
+    for field in _Named.__struct_fields__:
+        value: Raw = getattr(body, field)
+        if value and value != UNDEFINED:
+            try:
+                text = _text(value)
+            except _UNREADABLE:
+                continue
+            if text:
+                return f"{field} {text}"
+    return ""
 
 
 def conversation_key(
-    source: bytes, messages: Sequence[Message], *, session: str = "", system: bool = True
+    source: bytes,
+    messages: Sequence[Message],
+    *,
+    session: str = "",
+    system: bool = True,
+    told: str | None = None,
 ) -> str:
     """Return a name for the conversation of a request, 32 hexadecimal digits.
 
-    `source` is the body as it came, `session` what the transport knows of it (a header). Where neither names
-    it, its first user message does, together with the system's where `system` says that it comes every time.
+    `source` is the body as it came, `told` what it says of that, where it is known already, `session` what the
+    transport knows of it (a header). Where nothing names it, its first user message does, together with the
+    system's where `system` says that it comes every time.
     """
-    told = _told(source) or (f"session {session}" if session else "")
+    if told is None:
+        told = _told(source)
+    if not told and session:
+        told = f"session {session}"
     digest = blake2b(digest_size=16)
     for text in (told,) if told else _opening(messages, system):
         digest.update(text.encode("utf-8", "surrogatepass"))
@@ -42,14 +84,9 @@ def conversation_key(
 
 def _told(source: bytes) -> str:
     try:
-        named = msgspec.json.decode(source, type=_Named)
-    except (msgspec.DecodeError, UnicodeError, RecursionError):
+        return told_by(_decode(source))
+    except _UNREADABLE:
         return ""
-    for field in _Named.__struct_fields__:
-        value = getattr(named, field)
-        if isinstance(value, str) and value:
-            return f"{field} {value}"
-    return ""
 
 
 def _opening(messages: Sequence[Message], system: bool) -> Iterator[str]:

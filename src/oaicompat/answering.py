@@ -86,13 +86,12 @@ class Answering:
         response = strand.answer()
         if response is None or self.failed is not None:
             return ()
-        strand.complete = True
         self._note_whole(strand.first, response)
         self._answers[strand.first] = response
-        for each in self._strands:
-            if not each.complete:
-                return ()
-        whole = self._joined()
+        calls = len(self._strands)
+        if calls > len(self._answers):
+            return ()
+        whole = response if calls == 1 else self._joined()
         if self._held:
             self._waiting = whole
             return ()
@@ -217,9 +216,7 @@ class Answering:
 
     def _joined(self) -> Response:
         """Return the answer of all calls, which opens as the one that was whole first."""
-        first, *others = self._answers.values()
-        if not others:
-            return first
+        first = next(iter(self._answers.values()))
         answers = [answer for _, answer in sorted(self._answers.items())]
         choices = tuple([choice for answer in answers for choice in answer.choices])
         return Response(choices, self.usage, first.response_id, first.model_version)

@@ -55,9 +55,6 @@ class Options(Struct, frozen=True):
     keep: Keep = ""
 
 
-_DEFAULTS = Options()
-
-
 class Call(Struct, frozen=True, gc=False):
     """One upstream call that is due; `model` is the upstream's name after mapping.
 
@@ -103,7 +100,7 @@ class Exchange:
         options: Options | None = None,
     ) -> None:
         self._dialect = find_dialect(dialect)
-        self._options = options or _DEFAULTS
+        self._options = options or Options()
         self._strict = strict
         self._silent = silent
         self._backend: Backend = backend
@@ -164,12 +161,9 @@ class Exchange:
         self._asked: set[str] = set()
         self._strands = [] if self._silent else self._split()
         self._calls: dict[int, Strand] = {}
+        context, held = self._context(), self._decoded.kept
         self._answering = Answering(
-            self._dialect,
-            self._context(),
-            self._strands,
-            streaming=self.streaming,
-            held=self._decoded.kept,
+            self._dialect, context, self._strands, streaming=self.streaming, held=held
         )
 
     def _split(self) -> list[Strand]:
@@ -217,8 +211,9 @@ class Exchange:
 
     def affinity(self, session: str = "") -> str:
         """Name the conversation of this request, as `conversation_key` does; not before it is decoded."""
-        messages, chat = self._request.messages, self._dialect is find_dialect("chat")
-        return conversation_key(self._source, messages, session=session, system=chat)
+        told, chat = self._decoded.told, self._dialect is find_dialect("chat")
+        messages = self._request.messages
+        return conversation_key(self._source, messages, session=session, system=chat, told=told)
 
     def needs(self) -> Needs:
         """Return what is wanted from outside and was not asked before."""
@@ -328,8 +323,7 @@ class Exchange:
         if sampling.seed is None:
             return self._request
         notes.rewritten(self._request.spelled("seed"), "each upstream call has its own", inert=True)
-        seeded = replace(sampling, seed=sampling.seed + strand.first)
-        return replace(self._request, sampling=seeded)
+        return replace(self._request, sampling=replace(sampling, seed=sampling.seed + strand.first))
 
     def receive_head(self, call: Call, status: int, headers: Mapping[str, str]) -> None:
         """Take the head of the upstream's answer; header names are lower case."""

@@ -37,7 +37,8 @@ class Decoded(Struct, frozen=True):
     """A request as decoded; `memo` is the dialect's own and comes back to it with the answer.
 
     `background` says that the client does not wait for the answer, `kept` that the answer leaves something to
-    be kept; with the operation `count` the model only counts the request.
+    be kept; with the operation `count` the model only counts the request. `told` is what the body says of its
+    conversation, as `affinity.told_by` reads it.
     """
 
     request: Request
@@ -45,6 +46,7 @@ class Decoded(Struct, frozen=True):
     background: bool = False
     kept: bool = False
     operation: Literal["generate", "count"] = "generate"
+    told: str = ""
 
 
 class Pending(Protocol):

@@ -13,6 +13,7 @@ from typing import Any
 import msgspec
 from msgspec import Raw
 
+from oaicompat.affinity import told_by
 from oaicompat.dialects import Decoded, Keep
 from oaicompat.dialects.chat.schema import (
     REQUEST,
@@ -101,12 +102,16 @@ _NO_OPTIONS = StreamOptions()
 
 def decode(body: bytes, notes: Notes, keep: Keep = "") -> Decoded:
     """Decode a chat request, of which nothing is ever kept; raises `InvalidRequestError` naming `param`."""
-    return Decoded(decode_request(body, notes))
+    wire = decode_body(body, REQUEST, notes, CONTENT)
+    return Decoded(_request(wire, notes), told=told_by(wire))
 
 
 def decode_request(body: bytes, notes: Notes) -> Request:
     """Decode the body of a chat request; raises `InvalidRequestError` naming `param`."""
-    wire = decode_body(body, REQUEST, notes, CONTENT)
+    return _request(decode_body(body, REQUEST, notes, CONTENT), notes)
+
+
+def _request(wire: ChatCompletionRequest, notes: Notes) -> Request:
     _UNUSED.note(wire, notes)
     tools, legacy = _tools(wire, notes)
     sampling, limit = _sampling(wire, notes)

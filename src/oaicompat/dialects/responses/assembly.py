@@ -71,6 +71,7 @@ class Assembly:
         }
         self._part: Part | None = None
         self._open: Open | None = None
+        self._forming = False
         self._formed: list[Piece] = []
         self._before: list[Descriptor] = []
         self._here: list[Descriptor] = []
@@ -82,6 +83,7 @@ class Assembly:
     def start(self, part: Part) -> None:
         """Take the start of a part."""
         self._part = part
+        self._forming = bool(self._form(part))
         match part:
             case Text():
                 self._start_text(part)
@@ -106,9 +108,9 @@ class Assembly:
 
     def delta(self, event: Delta) -> None:
         """Take more of the open part."""
-        if self._forms():
+        if self._forming:
             self._formed.append(event.raw or event.text)
-        elif isinstance(self._open, OpenMessage | OpenReasoning | OpenCall):
+        elif self._open is not None and type(self._open) is not OpenCode:
             self._open.delta(event.text, event.raw)
 
     def end(self) -> None:
@@ -245,9 +247,6 @@ class Assembly:
     def _form(self, part: Part | None) -> str:
         tool = self._tools.get(part.name) if isinstance(part, ToolCall) else None
         return (tool.form if isinstance(tool, FunctionTool) else None) or ""
-
-    def _forms(self) -> bool:
-        return bool(self._form(self._part))
 
     def _start_call(self, call: ToolCall) -> None:
         if self._form(call):

@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 
 import msgspec
 
+from oaicompat.affinity import told_by
 from oaicompat.dialects import Decoded, Keep
 from oaicompat.dialects.declared import declared
 from oaicompat.dialects.generation import Inert, Unused, model_of, output_format
@@ -142,7 +143,8 @@ class Draft:
         )
         if compacts:
             request = asked_to_compact(request, self._notes)
-        return self._finish(Decoded(request, memo, memo.background, self._kept))
+        told = told_by(wire)
+        return self._finish(Decoded(request, memo, memo.background, self._kept, told=told))
 
     def _past(self, found: Supplies) -> tuple[StoredItem, ...]:
         if self._conversation:

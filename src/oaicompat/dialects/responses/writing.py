@@ -47,9 +47,10 @@ class Sink:
 
     def emit_delta(self, kind: str, head: bytes, value: bytes, tail: bytes) -> None:
         """Add one delta whose JSON is put together: what stands before its text, the text, what follows."""
-        data = b'%s%s%s,"sequence_number":%d}' % (head, value, tail, self.sequence)
-        self.frames.append(Frame(data, kind, self.sequence))
-        self.sequence += 1
+        number = self.sequence
+        data = b'%b%b%b,"sequence_number":%d}' % (head, value, tail, number)
+        self.frames.append(Frame(data, kind, number))
+        self.sequence = number + 1
 
 
 class Item:

@@ -97,10 +97,10 @@ def _system(leading: Sequence[Message], context: Context) -> Content | None:
 def _turns(messages: Sequence[Message], context: Context) -> list[Turn]:
     """Group messages into turns that alternate; a model turn without parts vanishes."""
     turns: list[Turn] = []
+    last: Turn | None = None
     current_from: int | None = None
     only_system = messages[0].role == "system" if messages else False
     for index, message in enumerate(messages):
-        last = turns[-1] if turns else None
         if message.role == "assistant":
             if current_from is None:
                 current_from = _last_user(messages)
@@ -108,6 +108,7 @@ def _turns(messages: Sequence[Message], context: Context) -> list[Turn]:
             turn.add(message, context)
             if turn is not last and turn.parts:
                 turns.append(turn)
+                last = turn
             continue
         if message.role == "system" and not only_system:
             context.notes.approximated(

@@ -16,7 +16,6 @@ from oaicompat.providers.gemini.endpoints import Target
 from oaicompat.providers.gemini.profiles import Profile, profile
 
 EMPTY_OBJECT = Raw(b"{}")
-_decode_raw = msgspec.json.Decoder(Raw).decode
 _decode_any = msgspec.json.Decoder().decode
 
 
@@ -61,10 +60,7 @@ def target_profile(request: Request, target: Target) -> Profile:
 def json_object(text: str) -> Raw | None:
     """Return the JSON text as it stands if it is one object of values that JSON can hold, else `None`."""
     try:
-        raw = _decode_raw(text)
-        if bytes(raw)[:1] != b"{":
-            return None
-        _decode_any(raw)
+        found = _decode_any(text)
     except (msgspec.MsgspecError, ValueError, RecursionError):
         return None
-    return raw
+    return Raw(text.strip(" \t\r\n")) if type(found) is dict else None

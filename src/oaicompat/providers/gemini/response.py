@@ -83,12 +83,12 @@ class Decoder:
 
     def feed(self, data: bytes) -> list[Event]:
         """Take bytes of the body and return the events they complete."""
-        events: list[Event] = []
-        if self._dead:
-            return events
         frames = self._frames
         if frames is None:
             self._body.append(data)
+            return []
+        events: list[Event] = []
+        if self._dead:
             return events
         if frames.between:
             end = self._lane.take(data, events)

@@ -15,7 +15,14 @@ from oaicompat.providers.gemini.answer_schema import ModalityCount, UsageMetadat
 
 _FIELDS = UsageMetadata.__struct_fields__
 
-_MODALITIES = {1: "text", 2: "image", 3: "video", 4: "audio", 5: "document"}
+_MODALITIES: dict[str | int, str] = {
+    "TEXT": "text",
+    1: "text",
+    2: "image",
+    3: "video",
+    4: "audio",
+    5: "document",
+}
 
 SERVICE_TIERS = {
     "standard": "default",
@@ -106,10 +113,10 @@ def _by_modality(details: list[ModalityCount] | None) -> dict[str, int]:
     for detail in details:
         modality, count = detail.modality, detail.token_count
         if modality and count:
-            key = (
-                modality.lower()
-                if isinstance(modality, str)
-                else _MODALITIES.get(modality, "other")
-            )
+            key = _MODALITIES.get(modality) or _other(modality)
             counts[key] = counts.get(key, 0) + count
     return counts
+
+
+def _other(modality: str | int) -> str:
+    return modality.lower() if isinstance(modality, str) else "other"
