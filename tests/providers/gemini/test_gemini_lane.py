@@ -65,7 +65,7 @@ LEFT = {
 def test_takes_what_differs_in_text_and_counts_alone(data: bytes) -> None:
     learned, pieces = lane()
     events: list[object] = []
-    assert learned.take(data, events) == len(data)  # type: ignore[arg-type]
+    assert learned.take(data, 0, events) == len(data)  # type: ignore[arg-type]
     assert [each.raw for each in events if isinstance(each, Delta)] == pieces[1:]
     assert learned.leave() == data[6:-4]
 
@@ -74,15 +74,22 @@ def test_takes_what_differs_in_text_and_counts_alone(data: bytes) -> None:
 def test_leaves_what_differs_in_more(data: bytes) -> None:
     learned, pieces = lane()
     events: list[object] = []
-    assert learned.take(data, events) == 0  # type: ignore[arg-type]
+    assert learned.take(data, 0, events) == 0  # type: ignore[arg-type]
     assert (events, pieces, learned.leave()) == ([], [b'"one"'], b"")
 
 
 def test_takes_whole_events_up_to_the_first_that_differs() -> None:
     learned, pieces = lane()
     taken = event(b'"two"') + event(b'"three"')
-    assert learned.take(taken + event(b'"four"', index=1), []) == len(taken)
+    assert learned.take(taken + event(b'"four"', index=1), 0, []) == len(taken)
     assert pieces == [b'"one"', b'"two"', b'"three"']
+
+
+def test_takes_nothing_before_where_it_begins() -> None:
+    learned, pieces = lane()
+    data = event(b'"two"') + event(b'"three"')
+    assert learned.take(data, len(event(b'"two"')), []) == len(data)
+    assert pieces == [b'"one"', b'"three"']
 
 
 @pytest.mark.parametrize("data", [*TAKEN.values(), *LEFT.values()], ids=[*TAKEN, *LEFT])

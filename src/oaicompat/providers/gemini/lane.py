@@ -19,7 +19,8 @@ _UNDECODABLE = (msgspec.DecodeError, UnicodeDecodeError)
 _QUOTE, _BACKSLASH = b'"', 0x5C
 _EMPTY = b'""'
 _COUNTS = b'"usageMetadata"'
-_FIELD, _END = b"data: ", b"\r\n\r\n"
+EVENT_END = b"\r\n\r\n"
+_FIELD = b"data: "
 
 
 class Lane:
@@ -45,7 +46,7 @@ class Lane:
         if at < 0 or not payload[:at].rstrip().endswith(b'"text":'):
             return
         self._head = _FIELD + payload[: at + 1]
-        self._tail = payload[at + len(text) :] + _END
+        self._tail = payload[at + len(text) :] + EVENT_END
         self._fixed = self._tail.partition(_COUNTS)[0]
         self._shape = self._tail.translate(_DIGITS)
         self._choice, self._pieces = choice, pieces
@@ -56,11 +57,11 @@ class Lane:
         self._head = self._last = b""
         return last
 
-    def take(self, data: bytes, events: list[Event]) -> int:
-        """Take what matches at the start of `data`, whole events only; return where that ends."""
+    def take(self, data: bytes, begin: int, events: list[Event]) -> int:
+        """Take what matches from `begin` on, whole events only; return where that ends."""
         head, tail, fixed = self._head, self._tail, self._fixed
         ahead, behind = len(head), len(tail) + 1
-        position = start = 0
+        position = start = begin
         while head and data[position : position + ahead] == head:
             opening = position + ahead - 1
             end = data.find(_QUOTE, opening + 1)
@@ -81,8 +82,8 @@ class Lane:
                 self._pieces.append(text)
                 events.append(Delta(self._choice, "", text))
             start, position = position, after
-        if position:
-            self._last = data[start + len(_FIELD) : position - len(_END)]
+        if position > begin:
+            self._last = data[start + len(_FIELD) : position - len(EVENT_END)]
         return position
 
 

@@ -40,7 +40,7 @@ from oaicompat.providers.gemini.finish import (
     no_candidates,
     withheld,
 )
-from oaicompat.providers.gemini.lane import Lane
+from oaicompat.providers.gemini.lane import EVENT_END, Lane
 from oaicompat.providers.gemini.usage import Counter, read_usage
 from oaicompat.sse import Decoder as FrameDecoder
 
@@ -90,17 +90,23 @@ class Decoder:
         events: list[Event] = []
         if self._dead:
             return events
-        if frames.between:
-            end = self._lane.take(data, events)
-            if end == len(data):
-                return events
-            data = data[end:] if end else data
         try:
-            for payload in frames.feed(data):
-                self._take_slowly(payload, events)
+            self._feed(frames, data, events)
         except _UNREADABLE as error:
             self._die(error, events)
         return events
+
+    def _feed(self, frames: FrameDecoder, data: bytes, events: list[Event]) -> None:
+        """Take event after event in the lane; one that does not match, slowly, as the next template."""
+        position = 0
+        while position < len(data):
+            if frames.between:
+                position = self._lane.take(data, position, events)
+            found = data.find(EVENT_END, position)
+            end = len(data) if found < 0 else found + len(EVENT_END)
+            for payload in frames.feed(data[position:end]):
+                self._take_slowly(payload, events)
+            position = end
 
     def close(self) -> list[Event]:
         """Take the end of the body and return the remaining events."""
