@@ -365,12 +365,17 @@ class Assembly:
         return signature.value
 
 
+_NOTHING: frozenset[str] = frozenset()
+
+
 class _Include(msgspec.Struct):
     include: list[str] | None = None
 
 
 def _include(source: bytes) -> frozenset[str]:
+    if b'"include"' not in source and b"\\u" not in source:
+        return _NOTHING
     try:
         return frozenset(msgspec.json.decode(source, type=_Include).include or ())
     except (msgspec.MsgspecError, UnicodeError, RecursionError):
-        return frozenset()
+        return _NOTHING

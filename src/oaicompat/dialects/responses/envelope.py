@@ -77,6 +77,9 @@ _TYPES: Mapping[str, tuple[Any, Any]] = {
 """The fields that are repeated as they are: their type, and what stands there where the client said nothing."""
 
 
+_DEFAULTS: Data = {name: default for name, (_, default) in _TYPES.items()}
+
+
 class Envelope:
     """Builds the Response objects of one answer."""
 
@@ -98,10 +101,7 @@ class Envelope:
             "store": memo.stored,
             "frequency_penalty": 0.0,
             "presence_penalty": 0.0,
-            **{
-                name: _read(getattr(asked, name), kind, default)
-                for name, (kind, default) in _TYPES.items()
-            },
+            **_repeated(asked),
             "reasoning": _reasoning(_read(asked.reasoning, dict[str, Any], {})),
             "text": _text(_read(asked.text, dict[str, Any], {})),
             "tool_choice": _choice(_read(asked.tool_choice, Any, "auto")),
@@ -149,6 +149,15 @@ def _asked(source: bytes) -> _Asked:
         return msgspec.json.decode(source, type=_Asked)
     except (msgspec.MsgspecError, UnicodeError, RecursionError):
         return _Asked()
+
+
+def _repeated(asked: _Asked) -> Data:
+    """Return the fields that are repeated as they are."""
+    data = _DEFAULTS.copy()
+    for name, (kind, default) in _TYPES.items():
+        if raw := getattr(asked, name):
+            data[name] = _read(raw, kind, default)
+    return data
 
 
 def _read(raw: Raw, kind: Any, default: Any) -> Any:

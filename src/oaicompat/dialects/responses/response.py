@@ -9,6 +9,7 @@ that is to be kept leaves those events with it.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from typing import assert_never
 
 import msgspec
 
@@ -142,42 +143,44 @@ class StreamEncoder:
         return frames
 
     def _take(self, event: Event) -> None:
-        match event:
-            case Opened():
-                self._open(event.response_id)
-            case Metered():
-                self._usage = event.usage
-            case Completed():
-                self._complete()
-            case Failed():
-                self._fail(event.error)
-            case Delta():
-                raise ValueError("a delta is encoded where it is read")
-            case _ if event.choice:
-                self._context.notes.dropped("choices", "a response has one answer")
-            case _:
-                self._take_part(event)
+        if type(event) is Opened:
+            self._open(event.response_id)
+        elif type(event) is Metered:
+            self._usage = event.usage
+        elif type(event) is Completed:
+            self._complete()
+        elif type(event) is Failed:
+            self._fail(event.error)
+        elif type(event) is Delta:
+            raise ValueError("a delta is encoded where it is read")
+        elif event.choice:
+            self._context.notes.dropped("choices", "a response has one answer")
+        else:
+            self._take_part(event)
 
     def _take_part(self, event: PartStart | PartEnd | Cited | Logprobs | Finished) -> None:
-        match event:
-            case PartStart():
-                self._assembly.start(event.part)
-            case PartEnd():
-                self._assembly.end()
-            case Cited():
-                self._assembly.cite(event)
-            case Logprobs():
-                self._assembly.measure(event.tokens)
-            case Finished():
-                self._reason = event.reason
-                self._assembly.finish("completed" if event.reason in DONE else "incomplete")
+        if type(event) is PartStart:
+            self._assembly.start(event.part)
+        elif type(event) is PartEnd:
+            self._assembly.end()
+        elif type(event) is Cited:
+            self._assembly.cite(event)
+        elif type(event) is Logprobs:
+            self._assembly.measure(event.tokens)
+        elif type(event) is Finished:
+            self._reason = event.reason
+            self._assembly.finish("completed" if event.reason in DONE else "incomplete")
+        else:
+            assert_never(event)
 
     def _open(self, response_id: str) -> Envelope:
         envelope = self._envelope
         if envelope is None:
             envelope = self._begin(response_id)
-            self._tell("created", envelope.running())
-        self._tell("in_progress", envelope.running())
+            if not self._sink.quiet:
+                self._tell("created", envelope.running())
+        if not self._sink.quiet:
+            self._tell("in_progress", envelope.running())
         return envelope
 
     def _begin(self, response_id: str) -> Envelope:

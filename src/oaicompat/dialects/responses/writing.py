@@ -72,7 +72,8 @@ class Item:
 
     def emit(self, kind: str, **fields: Any) -> None:
         """Tell of something within the item."""
-        self.sink.emit(f"response.{kind}", item_id=self.id, output_index=self.index, **fields)
+        if not self.sink.quiet:
+            self.sink.emit(f"response.{kind}", item_id=self.id, output_index=self.index, **fields)
 
 
 class Growing(Item):
