@@ -7,7 +7,7 @@ with the least work is next, and a full queue makes room for it, so that nobody 
 
 from __future__ import annotations
 
-from collections import Counter, deque
+from collections import deque
 from types import TracebackType
 
 import anyio
@@ -36,7 +36,7 @@ class Admission:
         self._slots = slots
         self._queue = queue
         self._wait = wait
-        self._running: Counter[str] = Counter()
+        self._running: dict[str, int] = {}
         self._turns: dict[str, deque[_Turn]] = {}
         self.active = 0
         self.waiting = 0
@@ -74,17 +74,19 @@ class Admission:
     def release(self, owner: str) -> None:
         """Give a slot back; it goes to the client with the least work of those that wait."""
         self.active -= 1
-        self._running[owner] -= 1
-        if not self._running[owner]:
+        left = self._running[owner] - 1
+        if left:
+            self._running[owner] = left
+        else:
             del self._running[owner]
         if self._turns:
-            next_owner = min(self._turns, key=lambda each: self._running[each])
+            next_owner = min(self._turns, key=lambda each: self._running.get(each, 0))
             self._take(next_owner)
             self._pop(next_owner, newest=False).decide(granted=True)
 
     def _take(self, owner: str) -> None:
         self.active += 1
-        self._running[owner] += 1
+        self._running[owner] = self._running.get(owner, 0) + 1
 
     def _pop(self, owner: str, *, newest: bool) -> _Turn:
         turns = self._turns[owner]

@@ -220,14 +220,15 @@ class Attempts:
         return True
 
     def _take(self, now: float) -> Lease | None:
+        model, owner = self._models[self._place], self._owner
         if self._stays is not None:
             lease = self._pool.lease(
-                now, Wanted(self.model, only=self._stays, retrying=True, owner=self._owner)
+                now, Wanted(model, only=self._stays, retrying=True, owner=owner)
             )
             if lease is not None:
                 return lease
         again = self._made > 0
-        wanted = Wanted(self.model, self._tried, self._sticky, retrying=again, owner=self._owner)
+        wanted = Wanted(model, self._tried, self._sticky, retrying=again, owner=owner)
         return self._pool.lease(now, wanted)
 
     def _peek(self, now: float, model: str) -> Credential | None:

@@ -71,8 +71,9 @@ class Reading:
 
     def release(self) -> None:
         """Give back what is held."""
-        self._budget.give(self._held)
-        self._held = 0
+        if self._held:
+            self._budget.give(self._held)
+            self._held = 0
 
     async def __call__(self) -> Message:
         message = await self._receive()

@@ -81,6 +81,7 @@ class Session:
         exchange: Exchange | None = None,
     ) -> None:
         self._relay = relay
+        self._config = relay.settings.config
         self._incoming = incoming
         self._make_recall = recall
         self._recalled: Recall | None = None
@@ -165,12 +166,12 @@ class Session:
         if not exchange.followed:
             await self._reply.write((Frame(run.body),))
             return
-        async for frames in run.follow(-1, self._relay.config.answer.keepalive):
+        async for frames in run.follow(-1, self._config.answer.keepalive):
             await self._reply.write(frames)
         await self._reply.end()
 
     async def _within_deadline(self, exchange: Exchange) -> None:
-        settings = self._relay.config.upstream
+        settings = self._config.upstream
         total = settings.total_timeout_stream if exchange.streaming else settings.total_timeout
         self._deadline = time.monotonic() + total
         self._span.limit(total)
@@ -292,7 +293,7 @@ class Session:
         del self._reply, self._opening, self._make_recall, self._recalled
 
     def _interval(self) -> float:
-        answer = self._relay.config.answer
+        answer = self._config.answer
         chat = self._incoming.dialect == "chat"
         return answer.keepalive if chat else answer.keepalive_responses
 
@@ -330,7 +331,7 @@ class Session:
 
     def _headers(self) -> Headers:
         headers = common_headers(self._incoming.request_id, self._incoming.started)
-        shown = self._relay.config.headers
+        shown = self._config.headers
         exchange = self._exchange
         if exchange is not None and exchange.model:
             headers.append((b"x-mapped-model", header_value(exchange.model)))
