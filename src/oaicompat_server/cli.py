@@ -15,6 +15,7 @@ import socket
 import sys
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import nullcontext
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -33,20 +34,24 @@ from oaicompat_server.config import ConfigError, Loaded, load, secrets_of
 from oaicompat_server.listing import fetch_models
 from oaicompat_server.logs import set_up
 from oaicompat_server.pool import Credential
+from oaicompat_server.relay import Relay
 from oaicompat_server.reload import Reloader, reloading
 from oaicompat_server.secret import Secret
 from oaicompat_server.serving import (
     EXIT_SECONDS,
+    Server,
     bind,
     leave_within,
     loop_factory,
     make_server,
 )
 from oaicompat_server.settings import Config, CredentialSettings
-from oaicompat_server.snapshot import Snapshot, Sources, model_map, snapshot
+from oaicompat_server.snapshot import Snapshot, Sources, model_map, pinned, snapshot
 from oaicompat_server.store.opening import open_store
+from oaicompat_server.supervising import Supervisor, command_line
 from oaicompat_server.upstream import Upstream
 from oaicompat_server.vertex import token_source
+from oaicompat_server.worker import DRAIN, FORGET, LEAVE, RELOAD, Worker
 
 _NO_CREDENTIALS = """no credentials. Three ways to go on:
   1. export GEMINI_API_KEY=...   (one key, or several separated by commas)
@@ -62,6 +67,7 @@ _NO_STORE = (
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; return the exit status."""
     options = _parser().parse_args(arguments)
+    options.command = command_line(arguments)
     run: Callable[[argparse.Namespace], int] = options.run
     try:
         status = run(options)
@@ -86,9 +92,25 @@ def _parser() -> argparse.ArgumentParser:
         "--version", action="version", version=f"oaicompat {version('oaicompat-server')}"
     )
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    serve = _command(commands, "serve", _serve, "run the gateway")
+    _serve_options(_command(commands, "serve", _serve, "run the gateway"))
+    _command(commands, "check", _check, "validate the settings and try every credential")
+    _command(commands, "models", _models, "print the upstream's models and the mapped names")
+    simulate = _command(commands, "simulate", _simulate, "run the built-in Gemini simulator alone")
+    simulate.add_argument(
+        "--port", type=int, default=8046, help="port to listen on (default 8046; 0: any free one)"
+    )
+    explain = _command(commands, "explain", _explain, "show what becomes of an OpenAI body")
+    explain.add_argument("file", nargs="?", default="-", help="JSON file, - for stdin")
+    explain.add_argument(
+        "--dialect", default="chat", help="shape of the answer: chat (default), responses, ..."
+    )
+    return parser
+
+
+def _serve_options(serve: argparse.ArgumentParser) -> None:
     serve.add_argument("--host", help="address to listen on (default 127.0.0.1)")
     serve.add_argument("--port", type=int, help="port to listen on (default 8045)")
+    serve.add_argument("--workers", type=int, help="processes that serve (default 1)")
     serve.add_argument(
         "--auth-mode",
         choices=("auto", "off", "strict", "all_except_health"),
@@ -109,18 +131,6 @@ def _parser() -> argparse.ArgumentParser:
     serve.add_argument("--base-url", help="upstream scheme://host[:port]")
     serve.add_argument("--demo", action="store_true", help="answer from the built-in simulator")
     serve.add_argument("--verbose", action="store_true", help="log more")
-    _command(commands, "check", _check, "validate the settings and try every credential")
-    _command(commands, "models", _models, "print the upstream's models and the mapped names")
-    simulate = _command(commands, "simulate", _simulate, "run the built-in Gemini simulator alone")
-    simulate.add_argument(
-        "--port", type=int, default=8046, help="port to listen on (default 8046; 0: any free one)"
-    )
-    explain = _command(commands, "explain", _explain, "show what becomes of an OpenAI body")
-    explain.add_argument("file", nargs="?", default="-", help="JSON file, - for stdin")
-    explain.add_argument(
-        "--dialect", default="chat", help="shape of the answer: chat (default), responses, ..."
-    )
-    return parser
 
 
 def _command(
@@ -143,6 +153,7 @@ def _load(options: argparse.Namespace) -> Loaded:
     flags = {
         "server.host": getattr(options, "host", None),
         "server.port": None if options.run is _simulate else getattr(options, "port", None),
+        "server.workers": getattr(options, "workers", None),
         "auth.mode": getattr(options, "auth_mode", None),
         "server.insecure": getattr(options, "insecure", None),
         "request.strict": getattr(options, "strict", None),
@@ -162,16 +173,47 @@ def _run(work: Awaitable[int]) -> int:
 
 
 def _serve(options: argparse.Namespace) -> int:
+    worker = Worker.given(os.environ)
+    if worker is not None:
+        return _serve_beside(worker, options)
     loaded = _loaded(options)
     config = loaded.config
     plan_access(config)
     if not config.credentials and not options.demo:
         raise ConfigError(_NO_CREDENTIALS)
-    set_up(secrets_of(config), logging.DEBUG if options.verbose else logging.INFO)
-    return _run(_serve_on(bind(config.server.host, config.server.port), loaded, options))
+    if options.demo and config.server.workers > 1:
+        raise ConfigError("--demo runs in one process: leave out --workers and server.workers")
+    set_up(secrets_of(config), _level(options))
+    listening = bind(config.server.host, config.server.port)
+    if config.server.workers == 1:
+        return _run(_serve_on(listening, loaded, options))
+    banner = _welcome(config, listening.getsockname()[1], demo=False)
+    announce = partial(print, banner, flush=True)
+    return Supervisor(config, listening, options.command, announce).run()
 
 
-async def _serve_on(listening: socket.socket, loaded: Loaded, options: argparse.Namespace) -> int:
+def _serve_beside(worker: Worker, options: argparse.Namespace) -> int:
+    """Serve as one of several; what is said once was said by the supervisor."""
+    loaded = _load(options)
+    if not loaded.config.credentials:
+        raise ConfigError(_NO_CREDENTIALS)
+    # What is read at the start only holds for a worker that is started later, too.
+    config, _ = pinned(worker.settings(), loaded.config)
+    set_up(secrets_of(config), _level(options), f"[{worker.index}] ")
+    loaded = structs.replace(loaded, config=config)
+    return _run(_serve_on(worker.listening, loaded, options, worker))
+
+
+def _level(options: argparse.Namespace) -> int:
+    return logging.DEBUG if options.verbose else logging.INFO
+
+
+async def _serve_on(
+    listening: socket.socket,
+    loaded: Loaded,
+    options: argparse.Namespace,
+    worker: Worker | None = None,
+) -> int:
     config, demo = loaded.config, options.demo
     simulator = None
     try:
@@ -186,9 +228,12 @@ async def _serve_on(listening: socket.socket, loaded: Loaded, options: argparse.
             _ignore_hangups()
         sources = Sources(token_source)
         app = create_app(config, store=store, sources=sources)
-        server = make_server(app, relay=app.state.relay)
-        print(_welcome(config, listening.getsockname()[1], demo), flush=True)
+        server = make_server(app, relay=app.state.relay, worker=worker)
         reloader = Reloader(app.state.relay, lambda: _load(options), sources)
+        if worker is None:
+            print(_welcome(config, listening.getsockname()[1], demo), flush=True)
+        else:
+            _work(worker, app.state.relay, server, reloader)
         async with nullcontext() if demo else reloading(reloader, loaded):
             await server.serve(sockets=[listening])
         leave_within(EXIT_SECONDS)
@@ -197,6 +242,20 @@ async def _serve_on(listening: socket.socket, loaded: Loaded, options: argparse.
         if simulator is not None:
             await simulator.stop()
     return 0
+
+
+def _work(worker: Worker, relay: Relay, server: Server, reloader: Reloader) -> None:
+    """Do what the supervisor says, and have it tell the others what they have to know."""
+    relay.worker = worker.index
+    relay.others_forget = worker.others_forget
+    worker.obey(
+        {
+            RELOAD: reloader.request,
+            DRAIN: server.drain,
+            LEAVE: server.leave,
+            FORGET: lambda account, model: relay.sharing.forget(account, model),
+        }
+    )
 
 
 def _ignore_hangups() -> None:

@@ -97,6 +97,7 @@ def load(
             )
     config = merged.convert()
     _check_addresses(config)
+    _check_workers(config)
     config = _with_credentials(config, environ, merged)
     warnings = (*_permissions(config, found, merged.inline_secret), *doubled(config.credentials))
     return Loaded(config, found, warnings)
@@ -129,6 +130,18 @@ def _check_addresses(config: Config) -> None:
             Target(base_url=address)
         except InvalidRequestError:
             raise ConfigError(f"{name}: must be http(s)://host[:port] and nothing more") from None
+
+
+def _check_workers(config: Config) -> None:
+    if config.server.workers == 1:
+        return
+    if sys.platform == "win32":
+        raise ConfigError("server.workers: only 1 on Windows")
+    if config.state.store == "memory":
+        raise ConfigError(
+            "server.workers: more than 1 need a store that they share: state.store = 'sqlite' or 'redis'; "
+            "'memory' (with --demo the default) is each process's own"
+        )
 
 
 def _find_file(path: str | os.PathLike[str] | None, environ: Mapping[str, str]) -> Path | None:

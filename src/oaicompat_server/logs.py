@@ -28,8 +28,8 @@ _QUIET = {"httpcore": logging.WARNING, "asyncio": logging.WARNING, "uvicorn": lo
 class SafeFormatter(logging.Formatter):
     """Formats a record as one line without secrets; a traceback follows with its line ends escaped."""
 
-    def __init__(self, known: Iterable[Secret] = ()) -> None:
-        super().__init__("%(asctime)s %(levelname)s %(message)s")
+    def __init__(self, known: Iterable[Secret] = (), source: str = "") -> None:
+        super().__init__(f"%(asctime)s %(levelname)s {source}%(message)s")
         self.known: dict[str, None] = {}
         self.add(known)
 
@@ -57,10 +57,10 @@ def _is_news(record: logging.LogRecord) -> bool:
     return kind is None or not issubclass(kind, asyncio.CancelledError)
 
 
-def set_up(known: Iterable[Secret], level: int = logging.INFO) -> None:
-    """Send our log and the libraries' warnings to stderr through the safe formatter."""
+def set_up(known: Iterable[Secret], level: int = logging.INFO, source: str = "") -> None:
+    """Send our log and the libraries' warnings to stderr through the safe formatter; `source` begins each."""
     handler = logging.StreamHandler()
-    handler.setFormatter(SafeFormatter(known))
+    handler.setFormatter(SafeFormatter(known, source))
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(logging.WARNING)

@@ -33,7 +33,7 @@ from oaicompat_server.recall import (
     StoredRecall,
     checked_size,
 )
-from oaicompat_server.settings import Config
+from oaicompat_server.settings import Config, share
 from oaicompat_server.snapshot import Snapshot
 from oaicompat_server.store import SignatureStore, Store
 from oaicompat_server.store.cooldowns import MemoryCooldowns
@@ -75,16 +75,25 @@ class Background(Runs, Protocol):
 
 
 class Relay:
-    """Owns what requests share; `store`, `background` and `sharing` are set when the application starts."""
+    """Owns what requests share; `store`, `background` and `sharing` are set when the application starts.
+
+    `worker` tells which of `server.workers` processes this is, `others_forget` has the others forget what rests
+    of an account and a model, as `Sharing.forget` does.
+    """
 
     def __init__(self, settings: Snapshot, upstream: Upstream) -> None:
         server = settings.config.server
         self.settings = settings
         self.upstream = upstream
         self.sharing = Sharing(settings.pool, MemoryCooldowns())
-        self.admission = Admission(server.max_in_flight, server.queue, server.queue_wait)
+        self.worker = 1
+        self.others_forget: Callable[[str, str], None] = _nobody
+        workers = server.workers
+        self.admission = Admission(
+            share(server.max_in_flight, workers), share(server.queue, workers), server.queue_wait
+        )
         # Otherwise a body within its limit could never be taken.
-        self.bodies = BodyBudget(max(server.body_budget, server.body_limit))
+        self.bodies = BodyBudget(max(share(server.body_budget, workers), server.body_limit))
         self.signatures = SignatureStore()
         self.media = MediaFetch(server.body_limit, upstream.secure)
         self.store: Store
@@ -170,6 +179,10 @@ def internal_error(request_id: str) -> OaicompatError:
         f"The server had an error while processing your request (request ID {request_id}).",
         status=500,
     )
+
+
+def _nobody(account: str, model: str) -> None:
+    """Stand in where there are no others."""
 
 
 def _new_id() -> str:

@@ -17,12 +17,14 @@ import threading
 import time
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
+from functools import partial
 from types import FrameType
 from typing import Any
 
 import anyio
 import uvicorn
 
+from oaicompat_server.accepting import Accepting
 from oaicompat_server.auth import App
 from oaicompat_server.guard import (
     GuardedProtocol,
@@ -34,6 +36,7 @@ from oaicompat_server.guard import (
 from oaicompat_server.relay import Relay
 from oaicompat_server.settings import ConfigError
 from oaicompat_server.upgraded import upgraded
+from oaicompat_server.worker import Worker
 
 _CUT_SECONDS = 2.0
 _FLUSH_SECONDS = 0.5
@@ -55,12 +58,17 @@ logger = logging.getLogger("oaicompat")
 class Server(uvicorn.Server):
     """uvicorn's server, ending with exit status 0 after a signal and at once after the second one.
 
-    `relay` is that of the application, told when to refuse and when to cut; `grace` is seconds.
+    `relay` is that of the application, told when to refuse and when to cut; `worker` is set where others
+    serve on the same socket.
     """
 
-    def __init__(self, config: uvicorn.Config, relay: Relay | None = None) -> None:
+    def __init__(
+        self, config: uvicorn.Config, relay: Relay | None = None, worker: Worker | None = None
+    ) -> None:
         super().__init__(config)
+        self._worker = worker
         self._relay = relay
+        self._accepting: list[Accepting] = []
         self._grace = 30.0 if relay is None else relay.config.server.grace
 
     @contextmanager
@@ -70,16 +78,34 @@ class Server(uvicorn.Server):
             yield
             return
         before = {number: signal.signal(number, self.handle_exit) for number in _SIGNALS}
+        if self._worker is not None:
+            self._worker.hear_signals()
         try:
             yield
         finally:
             for number, handler in before.items():
                 signal.signal(number, handler)
 
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Begin to accept; a worker takes its turn."""
+        if self._worker is None:
+            await super().startup(sockets)
+            return
+        await super().startup([])
+        made: Any = self.config.http_protocol_class
+        protocol = partial(
+            made,
+            config=self.config,
+            server_state=self.server_state,
+            app_state=self.lifespan.state,
+        )
+        self._accepting = [Accepting(each, protocol) for each in sockets or ()]
+        self._worker.ready()
+
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Stop accepting, wait for what runs, cut it, close; a forced end leaves the waiting out."""
         until = time.monotonic() + self._grace
-        for each in (*self.servers, *(sockets or ())):
+        for each in (*self.servers, *self._accepting, *(sockets or ())):
             each.close()
         if self._relay is not None:
             self._relay.draining = True
@@ -130,10 +156,18 @@ class Server(uvicorn.Server):
         await asyncio.sleep(0)
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        """Drain on the first signal, stop waiting on the second."""
-        if self.should_exit:
+        """Drain on the first signal, stop waiting on the second; that a worker is told by its supervisor."""
+        if self.should_exit and self._worker is None:
             self.force_exit = True
         self.should_exit = True
+
+    def drain(self) -> None:
+        """Do what the first signal asks for."""
+        self.should_exit = True
+
+    def leave(self) -> None:
+        """Do what the second signal asks for."""
+        self.should_exit = self.force_exit = True
 
 
 def leave_within(seconds: float) -> None:
@@ -161,10 +195,17 @@ def bind(host: str, port: int) -> socket.socket:
     return bound
 
 
-def make_server(app: App, limits: Limits | None = None, *, relay: Relay | None = None) -> Server:
+def make_server(
+    app: App,
+    limits: Limits | None = None,
+    *,
+    relay: Relay | None = None,
+    worker: Worker | None = None,
+) -> Server:
     """Return a server with the settings of reliability 4.9; call `serve(sockets=[...])` on it.
 
-    `relay` is the application's, which a shutdown tells to refuse and to cut.
+    `relay` is the application's, which a shutdown tells to refuse and to cut; `worker` is set where others
+    serve on the same socket.
     """
     raise_descriptor_limit()
     limits = limits or Limits(connections=connection_cap())
@@ -183,7 +224,7 @@ def make_server(app: App, limits: Limits | None = None, *, relay: Relay | None =
         "ws_max_size": limits.message_bytes,
         "ws_per_message_deflate": False,
     }
-    return Server(uvicorn.Config(app, **settings), relay)
+    return Server(uvicorn.Config(app, **settings), relay, worker)
 
 
 def loop_factory() -> Callable[[], Any] | None:

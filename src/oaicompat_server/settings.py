@@ -32,6 +32,7 @@ class ServerSettings(Section, frozen=True):
 
     host: str = "127.0.0.1"
     port: Annotated[int, Meta(ge=0, le=65535)] = 8045
+    workers: Count = 1
     max_in_flight: Count = 2048
     queue: Annotated[int, Meta(ge=0)] = 256
     queue_wait: Seconds = 2.0
@@ -43,6 +44,11 @@ class ServerSettings(Section, frozen=True):
     allowed_origins: tuple[str, ...] = ()
     insecure: bool = False
     websocket: bool = True
+
+
+def share(whole: int, workers: int) -> int:
+    """Return a worker's part of what counts for the whole gateway, at least 1 of what is there at all."""
+    return max(1, whole // workers) if whole else 0
 
 
 class AuthSettings(Section, frozen=True):

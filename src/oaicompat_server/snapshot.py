@@ -26,6 +26,7 @@ RESTART = frozenset(
     {
         "server.host",
         "server.port",
+        "server.workers",
         "server.max_in_flight",
         "server.queue",
         "server.queue_wait",

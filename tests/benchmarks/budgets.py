@@ -52,7 +52,7 @@ BUDGETS = (
     Budget("8c", "memory after load", "x idle", 1.3),
     Budget("8d", "memory, 1,000 open streams", "MB", 160, 100),
     Budget("9", "import oaicompat, cold", "ms", 80, 50),
-    Budget("10", "CPU per answer, two gateways", "x one", 1.15, 1.05),
+    Budget("10", "CPU per answer, two workers", "x one", 1.15, 1.05),
 )
 
 

@@ -1,4 +1,4 @@
-"""What a gateway needs to exist: its start, its memory, and what a second one beside it costs.
+"""What a gateway needs to exist: its start, its memory, and what a second worker costs.
 
 One rule: start and memory are those of the installed command, with compiled bytecode, beside a floor that is
 started in the same way.
@@ -24,7 +24,7 @@ from tests.benchmarks.samples import small_request
 from tests.benchmarks.scenarios import Scenario, cost, print_taken, take
 
 PAIR = ("gateway", "pass")
-WORKERS = Scenario("one gateway and two, c=64", ("gateway", "two gateways"), 64, seconds=2.5)
+WORKERS = Scenario("one worker and two, c=64", ("gateway", "two workers"), 64, seconds=2.5)
 STREAMS = Scenario("1,000 streams", ("gateway",), 1000, chunks=40, pace=0.4)
 LOADS = (
     Scenario("answers", PAIR, 64, seconds=2.0),
@@ -47,7 +47,7 @@ def measure(rounds: int) -> dict[str, list[float]]:
         figures |= _memory(behind, rounds)
     taken = take(WORKERS, rounds)
     print_taken(taken)
-    figures["10"] = taken.ratios("two gateways", "gateway", cost)
+    figures["10"] = taken.ratios("two workers", "gateway", cost)
     return figures
 
 
@@ -82,7 +82,7 @@ def _start(name: str, behind: Target) -> float:
     """Return the seconds from the command to the first answer."""
     began = time.perf_counter()
     with processes.servers((name,), behind) as running:
-        first_answer(running[name].ports[0])
+        first_answer(running[name].port)
         return time.perf_counter() - began
 
 
@@ -102,7 +102,7 @@ def _memory(behind: Target, rounds: int) -> dict[str, list[float]]:
     for _ in range(min(rounds, _MEMORY_ROUNDS)):
         for name in PAIR:
             with processes.servers((name,), behind) as running:
-                first_answer(running[name].ports[0])
+                first_answer(running[name].port)
                 idle[name].append(_settled(running[name]))
                 for scenario in LOADS:
                     load.measure(running[name], scenario.plan(name))

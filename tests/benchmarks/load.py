@@ -130,16 +130,14 @@ class Load:
         self.meter = Meter()
 
     async def open(self) -> None:
-        """Connect evenly over the spread, and over the target's ports, then warm up."""
+        """Connect evenly over the spread, then warm up."""
         loop = asyncio.get_running_loop()
-        began, plan, ports = loop.time(), self.plan, self.target.ports
-        requests = {port: post(port, plan.path, plan.body) for port in ports}
+        began, plan, port = loop.time(), self.plan, self.target.port
+        connected = functools.partial(Client, post(port, plan.path, plan.body), self.meter)
         for number in range(plan.connections):
             ahead = began + plan.spread * number / plan.connections - loop.time()
             if ahead > 0:
                 await asyncio.sleep(ahead)
-            port = ports[number % len(ports)]
-            connected = functools.partial(Client, requests[port], self.meter)
             await loop.create_connection(connected, "127.0.0.1", port)
         await asyncio.sleep(plan.warm)
 

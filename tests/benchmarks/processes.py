@@ -24,7 +24,7 @@ FLOORS = ("passc", "pass")
 STORES = {"unstored": "memory", "memory": "memory", "sqlite": "sqlite"}
 """The gateway as a server of Responses, by what becomes of them, and the store behind it."""
 
-_GATEWAYS = {"two gateways": 2}
+_WORKERS = {"two workers": 2}
 _TICKS = os.sysconf("SC_CLK_TCK")
 _OURS = re.compile("OAICOMPAT_|GEMINI_|GOOGLE_")
 _PORT = re.compile(r"(\d+)(?:/v1)?\s*$")
@@ -32,18 +32,25 @@ _PSS = re.compile(r"^Pss:\s+(\d+) kB", re.MULTILINE)
 
 
 class Target(Struct, frozen=True):
-    """Something that answers: the processes whose cost is asked for, and where they listen."""
+    """Something that answers: the process whose cost is asked for, its children's too, and where it listens."""
 
-    pids: tuple[int, ...]
-    ports: tuple[int, ...]
+    pid: int
+    port: int
 
     def cpu(self) -> float:
         """Return the seconds of CPU used so far, user and system."""
-        return sum(map(_cpu, self.pids))
+        return sum(map(_cpu, _tree(self.pid)))
 
     def pss(self) -> float:
         """Return the proportional set size in MB."""
-        return sum(map(_pss, self.pids))
+        return sum(map(_pss, _tree(self.pid)))
+
+
+def _tree(pid: int) -> Iterator[int]:
+    yield pid
+    for children in Path(f"/proc/{pid}/task").glob("*/children"):
+        for child in children.read_text().split():
+            yield from _tree(int(child))
 
 
 def _cpu(pid: int) -> float:
@@ -94,7 +101,7 @@ def upstream(delay: float, chunks: int, pace: float) -> Iterator[Target]:
     """Run the canned Gemini API."""
     command = [sys.executable, "-m", "tests.benchmarks.upstream", str(delay), str(chunks)]
     with child([*command, str(pace)], os.environ) as running:
-        yield Target((running.pid,), (port_of(running),))
+        yield Target(running.pid, port_of(running))
 
 
 def command_of(name: str, upstream_port: int, scratch: str) -> tuple[list[str], Mapping[str, str]]:
@@ -112,23 +119,22 @@ def command_of(name: str, upstream_port: int, scratch: str) -> tuple[list[str], 
         "OAICOMPAT_STATE__PATH": f"{scratch}/state.sqlite3",
     }
     script = str(Path(sys.executable).with_name("oaicompat"))
-    return [script, "serve", "--port", "0"], environment | settings
+    workers = str(_WORKERS.get(name, 1))
+    return [script, "serve", "--port", "0", "--workers", workers], environment | settings
 
 
 @contextmanager
 def servers(names: tuple[str, ...], behind: Target) -> Iterator[dict[str, Target]]:
-    """Run servers against an upstream; `direct` is the upstream itself, `two gateways` share a state file."""
+    """Run servers against an upstream; `direct` is the upstream itself."""
     with ExitStack() as stack:
-        running: dict[str, list[subprocess.Popen[str]]] = {}
+        running: dict[str, subprocess.Popen[str]] = {}
         for name in names:
             if name == "direct":
                 continue
             scratch = stack.enter_context(TemporaryDirectory())
-            started = command_of(name, behind.ports[0], scratch)
-            count = _GATEWAYS.get(name, 1)
-            running[name] = [stack.enter_context(child(*started)) for _ in range(count)]
+            started = command_of(name, behind.port, scratch)
+            running[name] = stack.enter_context(child(*started))
         targets = {"direct": behind} | {
-            name: Target(tuple(each.pid for each in many), tuple(map(port_of, many)))
-            for name, many in running.items()
+            name: Target(each.pid, port_of(each)) for name, each in running.items()
         }
         yield {name: targets[name] for name in names}

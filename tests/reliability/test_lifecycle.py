@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import json
+import os
 import signal
 import socket
 import subprocess
@@ -374,12 +376,24 @@ def shared() -> Iterator[Gateway]:
         yield served
 
 
-def test_h6_there_are_no_workers_to_fork(capsys: pytest.CaptureFixture[str]) -> None:
-    """The gateway is one process: there is no `--workers`, and so nothing that a fork could share."""
-    with pytest.raises(SystemExit) as ended:
-        main(["serve", "--workers", "2"])
-    assert ended.value.code == 2
-    assert "--workers" in capsys.readouterr().err
+def test_h6_workers_share_the_listening_socket_and_nothing_else(tmp_path: Path) -> None:
+    """Workers are started anew, not forked: of all that is open they share the listening socket alone."""
+    settings = {"OAICOMPAT_SERVER__WORKERS": "2"}
+    with gateway_process("http://127.0.0.1:1", tmp_path, **settings) as served:
+        pid = served.process.pid
+        children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+        every = [opened(each) for each in (str(pid), *children)]
+        assert len(every) == 3
+        for one, other in itertools.combinations(every, 2):
+            assert len(one & other) == 1
+        assert len(set.intersection(*every)) == 1
+
+
+def opened(pid: str) -> set[str]:
+    """Return the sockets and pipes that a process has open, those of its input and output left out."""
+    files = [file for file in Path(f"/proc/{pid}/fd").iterdir() if int(file.name) > 2]
+    found = {os.readlink(file) for file in files if file.is_symlink()}
+    return {name for name in found if name.startswith(("socket:", "pipe:"))}
 
 
 @pytest.fixture(scope="module")

@@ -70,6 +70,7 @@ class Operations:
                 "versions": {"oaicompat": self._core, "oaicompat-server": self._version},
                 "uptime": round(now - self._started, 3),
                 "draining": relay.draining,
+                "worker": {"index": relay.worker, "of": relay.config.server.workers},
                 "requests": {
                     "running": relay.admission.active,
                     "waiting": relay.admission.waiting,
@@ -103,6 +104,7 @@ class Operations:
                 f"There is no credential {shown(wanted.account)!r}.", status=404, param="account"
             )
         await self._relay.sharing.reset(wanted.account, wanted.model)
+        self._relay.others_forget(wanted.account, wanted.model)
         await context.reply(
             {"object": "oaicompat.reset", "pool": self._relay.pool.status(time.monotonic())}
         )

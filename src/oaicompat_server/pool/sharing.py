@@ -98,10 +98,14 @@ class Sharing:
 
     async def reset(self, account: str = "", model: str = "") -> None:
         """Reset the pool, and what is shared where all of it is meant; raises `StoreError`."""
-        for pool in (self.pool, *self._former):
-            pool.reset(account, model)
+        self.forget(account, model)
         if not account and not model:
             await self._store.clear()
+
+    def forget(self, account: str = "", model: str = "") -> None:
+        """Reset the pool alone; somebody else has seen to what is shared."""
+        for pool in (self.pool, *self._former):
+            pool.reset(account, model)
 
     def _new(self, rows: Sequence[Cooldown], wall: float) -> list[Cooldown]:
         news = [row for row in rows if wall + row.rest > self._seen(row) + _SAME_SECONDS]
