@@ -49,7 +49,7 @@ from oaicompat_server.worker import VARIABLE, Worker, handed_over
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="looks at processes in /proc")
 
 TWO = {"OAICOMPAT_SERVER__WORKERS": "2"}
-ENDING = "#script:long:6 #script:pace:80"
+ENDING = "#script:long:12 #script:pace:80"
 ENDLESS = "#script:long:500 #script:pace:60"
 
 
@@ -205,7 +205,8 @@ def test_sigterm_lets_streams_end_in_every_worker(upstream: Simulator, tmp_path:
     with gateway_process(upstream.url, tmp_path, **TWO) as served, ExitStack() as plugs:
         streams = [plugs.enter_context(begun(served, ENDING)) for _ in range(4)]
         served.process.send_signal(signal.SIGTERM)
-        raw.until(lambda: refused(served.port), 1)
+        raw.until(lambda: refused(served.port), 0.6)
+        assert served.process.poll() is None
         for plug in streams:
             assert raw.read(plug).endswith(b"data: [DONE]\n\n\r\n0\r\n\r\n")
         assert served.process.wait(5) == 0
@@ -229,13 +230,16 @@ def test_only_the_supervisors_second_signal_cuts(upstream: Simulator, tmp_path: 
     """A terminal sends its signals to every process; a worker does not take its own for a second one."""
     with gateway_process(upstream.url, tmp_path, **TWO) as served, begun(served, ENDLESS) as plug:
         everybody = {served.process.pid, *workers_of(served)}
-        for _ in range(2):
-            for pid in everybody - {served.process.pid}:
-                os.kill(pid, signal.SIGINT)
-        served.process.send_signal(signal.SIGINT)
-        time.sleep(0.5)
+        for pid in everybody:
+            os.kill(pid, signal.SIGINT)
+        time.sleep(0.2)
+        # The other worker has nothing to wait for.
+        for pid in filter(lives, everybody - {served.process.pid}):
+            os.kill(pid, signal.SIGINT)
+        until = time.monotonic() + 0.5
+        while time.monotonic() < until:
+            assert plug.recv(65536)
         assert served.process.poll() is None
-        assert plug.recv(65536)
         began = time.monotonic()
         served.process.send_signal(signal.SIGINT)
         assert served.process.wait(5) == 0
@@ -421,6 +425,31 @@ def test_a_worker_that_does_not_end_is_killed(
     assert supervisor.run() == 1
     assert time.monotonic() - began < 3
     assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
+
+
+OBEDIENT = """
+import os, socket
+line = socket.socket(fileno=int(os.environ["_OAICOMPAT_WORKER"].split()[2]))
+line.sendall(b"ready\\n")
+for each in line.makefile("rb"):
+    if each == b"leave\\n":
+        break
+"""
+
+
+def test_the_second_signal_has_workers_leave(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(supervising, "_FORCED_SECONDS", 20.0)
+    config = Config(server=ServerSettings(workers=2))
+    listening = socket.create_server(("127.0.0.1", 0))
+
+    def announced() -> None:
+        signal.raise_signal(signal.SIGTERM)
+        signal.raise_signal(signal.SIGINT)
+
+    began = time.monotonic()
+    command = [sys.executable, "-SEc", OBEDIENT]
+    assert Supervisor(config, listening, command, announced).run() == 0
+    assert time.monotonic() - began < 3
 
 
 class Exhausted(socket.socket):
