@@ -20,6 +20,7 @@ from oaicompat.errors import OaicompatError
 from oaicompat.exchange import Exchange
 from oaicompat.supplies import Supplies
 from oaicompat_server.admission import Admission
+from oaicompat_server.beside import finished
 from oaicompat_server.bodies import BodyBudget
 from oaicompat_server.cuts import Cuts
 from oaicompat_server.entropy import token
@@ -161,7 +162,8 @@ class Relay:
             exchange.supply(found)
             return
         # Not abandoned: a failure is told by the same exchange.
-        await anyio.to_thread.run_sync(exchange.supply, found, limiter=self._parsers)
+        supplying = anyio.to_thread.run_sync(exchange.supply, found, limiter=self._parsers)
+        await finished(supplying)
 
 
 def internal_error(request_id: str) -> OaicompatError:
