@@ -166,8 +166,9 @@ class Decoder:
     def _leave_lane(self) -> None:
         """Count what the last chunk in the lane counted, and forget the lane."""
         last = self._lane.leave()
-        if last:
-            self._counter.add(bytes(_decode_chunk(last).usage_metadata))
+        counts = _decode_chunk(last).usage_metadata if last else b""
+        if counts:
+            self._counter.add(bytes(counts))
 
     def _take(self, chunk: GenerateContentResponse, payload: bytes, events: list[Event]) -> None:
         if chunk.error:
