@@ -36,8 +36,9 @@ from oaicompat_server.recall import (
 )
 from oaicompat_server.settings import Config
 from oaicompat_server.snapshot import Snapshot
-from oaicompat_server.store import SignatureStore, Store
+from oaicompat_server.store import Store
 from oaicompat_server.store.cooldowns import MemoryCooldowns
+from oaicompat_server.store.remembering import Signatures
 from oaicompat_server.stored import Run, Runs
 from oaicompat_server.upstream import Upstream, waits_of
 
@@ -86,7 +87,7 @@ class Relay:
         self.admission = Admission(server.max_in_flight, server.queue, server.queue_wait)
         # Otherwise a body within its limit could never be taken.
         self.bodies = BodyBudget(max(server.body_budget, server.body_limit))
-        self.signatures = SignatureStore()
+        self.signatures = Signatures()
         self.media = MediaFetch(server.body_limit, upstream.secure)
         self.store: Store
         self.background: Background
