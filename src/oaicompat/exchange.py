@@ -186,8 +186,11 @@ class Exchange:
     @property
     def notes(self) -> tuple[Note, ...]:
         """Return every note so far: on the request as decoded, on its last attempts, on the answer."""
-        sources = (self._decode_notes, *(each.notes for each in self._strands), self._answer_notes)
-        return tuple(dict.fromkeys(note for source in sources for note in source))
+        found = [*self._decode_notes]
+        for strand in self._strands:
+            found += strand.notes
+        found += self._answer_notes
+        return tuple(dict.fromkeys(found)) if found else ()
 
     @property
     def finish_reasons(self) -> tuple[str, ...]:

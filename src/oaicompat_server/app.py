@@ -81,7 +81,8 @@ def create_app(
         if tune:
             _freeze()
         try:
-            async with kept_up(relay.store), shared(relay.sharing):
+            kept_signatures = relay.signatures.kept_in(relay.store)
+            async with kept_up(relay.store), shared(relay.sharing), kept_signatures:
                 yield
                 await background.aclose()
         finally:

@@ -32,6 +32,7 @@ Fields = Mapping[bytes, bytes]
 
 JSON_TYPE = (b"content-type", b"application/json")
 CLOSE = (b"connection", b"close")
+_VERSION = (b"openai-version", b"2020-10-01")
 STREAM_HEADERS: Headers = [
     (b"content-type", b"text/event-stream; charset=utf-8"),
     (b"cache-control", b"no-cache"),
@@ -85,7 +86,7 @@ def common_headers(request_id: str, started: float) -> Headers:
     return [
         (b"x-request-id", request_id.encode("ascii")),
         (b"openai-processing-ms", b"%d" % ((time.monotonic() - started) * 1000)),
-        (b"openai-version", b"2020-10-01"),
+        _VERSION,
     ]
 
 

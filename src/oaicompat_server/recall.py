@@ -15,7 +15,8 @@ from msgspec.structs import replace
 from oaicompat.errors import InvalidRequestError, OaicompatError
 from oaicompat.supplies import Effect, Item, KeepResponse, Needs, RememberSignature, Supplies
 from oaicompat_server.bodies import BodyBudget, counted
-from oaicompat_server.store import NotStored, SignatureStore, Store, StoredResponse, StoreError
+from oaicompat_server.store import NotStored, Store, StoredResponse, StoreError
+from oaicompat_server.store.remembering import Signatures
 
 LEASE_SECONDS = 60.0
 """How long a response that runs in the background counts as running after its last sign of life."""
@@ -40,14 +41,15 @@ class Recall(Protocol):
 class StoredRecall:
     """Finds and keeps in what requests share; `owner` is whose it is (see `auth.OWNER`)."""
 
-    def __init__(self, signatures: SignatureStore, store: Store, owner: str) -> None:
+    def __init__(self, signatures: Signatures, store: Store, owner: str) -> None:
         self._signatures = signatures
         self._store = store
         self._owner = owner
 
     async def find(self, wanted: Needs) -> Supplies:
         """Return what is there of what is wanted."""
-        signatures = self._signatures.find(self._owner, wanted.signatures, time.monotonic())
+        asked = wanted.signatures
+        signatures = await self._signatures.find(self._owner, asked) if asked else {}
         if not (wanted.responses or wanted.conversations or wanted.items):
             return Supplies(signatures=signatures)
         try:
@@ -91,8 +93,7 @@ class StoredRecall:
         for effect in effects:
             match effect:
                 case RememberSignature():
-                    now = time.monotonic()
-                    self._signatures.remember(self._owner, effect.call_id, effect.signature, now)
+                    self._signatures.remember(self._owner, effect.call_id, effect.signature)
                 case KeepResponse():
                     try:
                         await self._keep_response(effect)

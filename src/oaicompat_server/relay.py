@@ -20,6 +20,7 @@ from oaicompat.errors import OaicompatError
 from oaicompat.exchange import Exchange
 from oaicompat.supplies import Supplies
 from oaicompat_server.admission import Admission
+from oaicompat_server.beside import finished
 from oaicompat_server.bodies import BodyBudget
 from oaicompat_server.cuts import Cuts
 from oaicompat_server.entropy import token
@@ -35,8 +36,9 @@ from oaicompat_server.recall import (
 )
 from oaicompat_server.settings import Config, share
 from oaicompat_server.snapshot import Snapshot
-from oaicompat_server.store import SignatureStore, Store
+from oaicompat_server.store import Store
 from oaicompat_server.store.cooldowns import MemoryCooldowns
+from oaicompat_server.store.remembering import Signatures
 from oaicompat_server.stored import Run, Runs
 from oaicompat_server.upstream import Upstream, waits_of
 
@@ -94,7 +96,7 @@ class Relay:
         )
         # Otherwise a body within its limit could never be taken.
         self.bodies = BodyBudget(max(share(server.body_budget, workers), server.body_limit))
-        self.signatures = SignatureStore()
+        self.signatures = Signatures()
         self.media = MediaFetch(server.body_limit, upstream.secure)
         self.store: Store
         self.background: Background
@@ -170,7 +172,8 @@ class Relay:
             exchange.supply(found)
             return
         # Not abandoned: a failure is told by the same exchange.
-        await anyio.to_thread.run_sync(exchange.supply, found, limiter=self._parsers)
+        supplying = anyio.to_thread.run_sync(exchange.supply, found, limiter=self._parsers)
+        await finished(supplying)
 
 
 def internal_error(request_id: str) -> OaicompatError:

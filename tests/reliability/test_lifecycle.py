@@ -281,7 +281,7 @@ LAYERS: list[tuple[object, str]] = [
     (exchanges, "read_body"),
     (Relay, "exchange"),
     (Relay, "recall"),
-    (Attempts, "next"),
+    (Attempts, "lease"),
     (Exchange, "begin_attempt"),
     (session, "endpoint_headers"),
     (Upstream, "open"),

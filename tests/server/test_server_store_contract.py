@@ -10,13 +10,14 @@ from pathlib import Path
 
 import pytest
 from tests.support import stores
-from tests.support.stores import END, MEGABYTE, Opening, frame, item, response
+from tests.support.stores import END, MEGABYTE, Opening, frame, item, response, signed
 
 from oaicompat.events import Frame
 from oaicompat_server.store import (
     Conversation,
     Item,
     NotStored,
+    SignatureBounds,
     Store,
     StoreError,
     memory,
@@ -364,11 +365,58 @@ class TestAnAnswerInAConversation:
         assert await store.append("", "b", [frame(1)], 60.0)
 
 
+class TestSignatures:
+    async def test_come_back_whole(self, store: Store) -> None:
+        rows = [signed("a", "c2lnMQ=="), signed("b", "c2lnMg==", "vertex"), signed("c", "", "")]
+        await store.keep_signatures(rows, 1.0)
+        found = await store.find_signatures("", ["b", "missing", "c", "a", "a"], 2.0)
+        assert found == {row.id: row.signature for row in rows}
+        assert await store.find_signatures("", ["missing"], 2.0) == {}
+
+    async def test_none_are_kept_and_none_asked_for(self, store: Store) -> None:
+        await store.keep_signatures([], 1.0)
+        assert await store.find_signatures("", [], 1.0) == {}
+
+    async def test_the_latest_of_a_call_wins(self, store: Store) -> None:
+        await store.keep_signatures([signed("a", "one"), signed("a", "two")], 1.0)
+        assert await store.find_signatures("", ["a"], 1.0) == {"a": signed("a", "two").signature}
+        await store.keep_signatures([signed("a", "three", "vertex")], 2.0)
+        latest = signed("a", "three", "vertex").signature
+        assert await store.find_signatures("", ["a"], 2.0) == {"a": latest}
+
+    async def test_of_several_owners_are_kept_together(self, store: Store) -> None:
+        await store.keep_signatures([signed("a", each, owner=each) for each in ("me", "you")], 1.0)
+        for each in ("me", "you"):
+            found = await store.find_signatures(each, ["a"], 1.0)
+            assert found == {"a": signed("a", each).signature}
+        assert await store.find_signatures("", ["a"], 1.0) == {}
+
+    async def test_of_odd_calls(self, store: Store) -> None:
+        rows = [signed(each, str(number), owner="o:*") for number, each in enumerate(ODD)]
+        await store.keep_signatures(rows, 1.0)
+        found = await store.find_signatures("o:*", ODD, 1.0)
+        assert found == {row.id: row.signature for row in rows}
+
+    async def test_of_many_calls(self, store: Store) -> None:
+        rows = [signed(f"call_{number}", f"{number}" * 50) for number in range(2500)]
+        await store.keep_signatures(rows, 1.0)
+        found = await store.find_signatures("", [row.id for row in rows], 1.0)
+        assert found == {row.id: row.signature for row in rows}
+
+    async def test_are_no_items(self, store: Store) -> None:
+        await store.save("", response("r", output=[item("a")]), [], 1.0)
+        await store.keep_signatures([signed("a")], 1.0)
+        assert await store.delete("", "r")
+        assert await store.items("", ["a"]) == {}
+        assert "a" in await store.find_signatures("", ["a"], 1.0)
+
+
 class TestOwners:
     async def test_do_not_see_each_other(self, store: Store) -> None:
         await store.create_conversation("me", Conversation("c", 1.0), [item("m")])
         kept = response("r", input=[item("i")], until=50.0)
         await store.save("me", kept, [frame(0)], 1.0)
+        await store.keep_signatures([signed("s", owner="me")], 1.0)
         for other in ("", "you", "me:", "m", "ME"):
             assert await store.find(other, "r") is None
             assert await store.frames(other, "r", -1) == ()
@@ -382,6 +430,7 @@ class TestOwners:
             assert not await store.delete_item(other, "c", "m")
             assert not await store.delete_conversation(other, "c")
             assert not await store.save(other, response("x", conversation="c"), [], 1.0)
+            assert await store.find_signatures(other, ["s"], 1.0) == {}
             with pytest.raises(NotStored):
                 await store.history(other, "r", 1.0)
         assert await store.find("me", "r") == kept
@@ -510,6 +559,60 @@ def swept(request: pytest.FixtureRequest, tmp_path: Path) -> Opening:
     if request.param == "sqlite":
         return partial(stores.sqlite, tmp_path / "state.sqlite3")
     return stores.memory
+
+
+class TestBoundsOfSignatures:
+    async def left(self, store: Store, now: float = 1000.0) -> set[str]:
+        return set(await store.find_signatures("", [f"s{number}" for number in range(30)], now))
+
+    async def test_each_has_its_time(self, swept: Opening) -> None:
+        async with swept(bounds=SignatureBounds(lifetime=10.0)) as store:
+            await store.keep_signatures([signed("s0"), signed("s1")], 1000.0)
+            await store.keep_signatures([signed("s1"), signed("s2")], 1005.0)
+            assert await self.left(store, 1009.9) == {"s0", "s1", "s2"}
+            assert await self.left(store, 1010.0) == {"s1", "s2"}
+            await store.sweep(1010.0)
+            assert await self.left(store, 1010.0) == {"s1", "s2"}
+            await store.sweep(1015.0)
+            assert await self.left(store, 1000.0) == set()
+
+    async def test_no_more_than_the_retention_time(self, swept: Opening) -> None:
+        async with swept(retention=10.0) as store:
+            await store.keep_signatures([signed("s0")], 1000.0)
+            assert await self.left(store, 1009.9) == {"s0"}
+            assert await self.left(store, 1010.0) == set()
+
+    @pytest.mark.parametrize("together", [1, 4, 30])
+    async def test_the_first_kept_go_above_a_number(self, swept: Opening, together: int) -> None:
+        rows = [signed(f"s{number}") for number in range(30)]
+        async with swept(bounds=SignatureBounds(entries=5)) as store:
+            for at in range(0, 30, together):
+                await store.keep_signatures(rows[at : at + together], 1000.0)
+                assert len(await self.left(store)) <= 5
+            assert await self.left(store) == {f"s{number}" for number in range(25, 30)}
+
+    @pytest.mark.parametrize("together", [1, 4, 30])
+    async def test_the_first_kept_go_above_a_size(self, swept: Opening, together: int) -> None:
+        rows = [signed(f"s{number}", "x" * 30) for number in range(30)]
+        async with swept(bounds=SignatureBounds(size=100)) as store:
+            for at in range(0, 30, together):
+                await store.keep_signatures(rows[at : at + together], 1000.0)
+                assert len(await self.left(store)) <= 3
+            assert await self.left(store) == {"s27", "s28", "s29"}
+            await store.keep_signatures([signed("s0", "x" * 40)], 1000.0)
+            assert await self.left(store) == {"s28", "s29", "s0"}
+            await store.keep_signatures([signed("s1", "x" * 100)], 1000.0)
+            assert await self.left(store) == {"s1"}
+
+    async def test_one_that_is_too_large_takes_nobodys_place(self, swept: Opening) -> None:
+        async with swept(bounds=SignatureBounds(size=100)) as store:
+            await store.keep_signatures([signed("s0"), signed("s1", "x" * 101)], 1000.0)
+            assert await self.left(store) == {"s0"}
+
+    async def test_they_leave_most_of_the_store_to_responses(self, swept: Opening) -> None:
+        async with swept(max_bytes=800) as store:
+            await store.keep_signatures([signed("s0", "x" * 60), signed("s1", "x" * 60)], 1000.0)
+            assert await self.left(store) == {"s1"}
 
 
 class TestSweeping:

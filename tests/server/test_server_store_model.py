@@ -13,7 +13,7 @@ from typing import Any
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests.support import stores
-from tests.support.stores import END, frame, item, response
+from tests.support.stores import END, frame, item, response, signed
 
 from oaicompat_server.store import Conversation, NotStored, Store
 
@@ -39,6 +39,17 @@ ANSWERS = st.builds(
     until=RUNNING,
     body=st.binary(max_size=3),
 )
+CALLS = ["s0", "s1", "s2"]
+SIGNED = st.lists(
+    st.builds(
+        signed,
+        st.sampled_from(CALLS),
+        st.sampled_from(["", "one", "two"]),
+        st.sampled_from(["gemini", "vertex"]),
+        OWNERS,
+    ),
+    max_size=4,
+)
 TIMES = st.just(1e6)
 AFTER = st.integers(-2, 6)
 
@@ -57,9 +68,11 @@ PARAMETERS: dict[str, tuple[st.SearchStrategy[Any], ...]] = {
     "add_items": (CONVERSATIONS, ITEMS, TIMES),
     "conversation_items": (CONVERSATIONS, TIMES),
     "delete_item": (CONVERSATIONS, st.sampled_from(ITEM_IDS)),
+    "keep_signatures": (),
+    "find_signatures": (st.lists(st.sampled_from(CALLS), max_size=3), TIMES),
     "sweep": (),
 }
-OFTEN = ["save"] * 5 + ["append", "delete_item", "items", "add_items"] * 2
+OFTEN = ["keep_signatures"] * 2 + ["save"] * 5 + ["append", "delete_item", "items", "add_items"] * 2
 
 
 @st.composite
@@ -67,6 +80,8 @@ def operations(draw: st.DrawFn) -> Operation:
     name = draw(st.sampled_from([*PARAMETERS, *OFTEN]))
     if name == "sweep":
         return name, (1e6,)
+    if name == "keep_signatures":
+        return name, (draw(SIGNED), 1e6)
     return name, (draw(OWNERS), *(draw(each) for each in PARAMETERS[name]))
 
 
@@ -89,7 +104,7 @@ def everything() -> list[Operation]:
             asked += [("history", (owner, id, 1e6))]
         for id in ("c0", "c1"):
             asked += [("conversation", (owner, id)), ("conversation_items", (owner, id, 1e6))]
-        asked += [("items", (owner, ITEM_IDS))]
+        asked += [("items", (owner, ITEM_IDS)), ("find_signatures", (owner, CALLS, 1e6))]
     return asked
 
 

@@ -5,17 +5,23 @@ from __future__ import annotations
 import asyncio
 import socket
 import tempfile
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 
 import anyio
 import pytest
 from redis.asyncio import Redis
 from tests.support import stores
 from tests.support.redis_server import redis_server
-from tests.support.stores import END, frame, item, response
+from tests.support.stores import END, frame, item, response, signed
 
 from oaicompat_server.secret import Secret
-from oaicompat_server.store import Conversation, NotStored, StoreError, redis_client
+from oaicompat_server.store import (
+    Conversation,
+    NotStored,
+    SignatureBounds,
+    StoreError,
+    redis_client,
+)
 from oaicompat_server.store.redis import RedisStore
 
 pytestmark = pytest.mark.anyio
@@ -127,6 +133,29 @@ class TestTime:
                 await store.history("me", "last", 1.0)
             assert await keys(direct) == set()
 
+    async def test_a_signature_has_its_own(
+        self, store: RedisStore, direct: Redis, redis_url: str
+    ) -> None:
+        await store.keep_signatures([signed("a", owner="me"), signed("b:c", owner="me")], 1.0)
+        prefix = b"oaicompat:1:me:signature:"
+        times = await self.times(direct)
+        assert set(times) == {prefix + b"a", prefix + b"b%3Ac"}
+        assert all(7195 <= time <= 7200 for time in times.values())
+        await direct.expire(prefix + b"a", 50)
+        await store.find_signatures("me", ["a"], 1.0)
+        assert await direct.ttl(prefix + b"a") <= 50
+        await store.keep_signatures([signed("a", owner="me")], 1.0)
+        assert await direct.ttl(prefix + b"a") > 7000
+        short = SignatureBounds(lifetime=0.05)
+        async with stores.redis(redis_url, bounds=short) as other:
+            await other.keep_signatures([signed("short"), signed("a", owner="me")], 1.0)
+            await asyncio.sleep(0.1)
+            assert await other.find_signatures("", ["short"], 1.0) == {}
+            assert await keys(direct) == {prefix + b"b%3Ac"}
+        async with stores.redis(redis_url, retention=9.0) as brief:
+            await brief.keep_signatures([signed("a", owner="me")], 1.0)
+        assert await direct.ttl(prefix + b"a") <= 9
+
     async def test_a_running_response_has_a_day(self, direct: Redis, redis_url: str) -> None:
         async with stores.redis(redis_url, retention=5.0) as store:
             key = b"oaicompat:1::response:r"
@@ -177,6 +206,13 @@ class TestCallersThatGoAway:
             assert [each.body for each in found if each] == [b"%d" % each for each in range(30)]
 
 
+class TestADamagedSignature:
+    async def test_is_told(self, store: RedisStore, direct: Redis) -> None:
+        await direct.set("oaicompat:1::signature:a", b"nothing of ours")
+        with pytest.raises(StoreError, match=r"^a signature is damaged$"):
+            await store.find_signatures("", ["a"], 1.0)
+
+
 class TestSeveralGateways:
     async def test_see_the_same(self, store: RedisStore, redis_url: str) -> None:
         async with stores.redis(redis_url) as other:
@@ -211,11 +247,20 @@ async def refused(url: str) -> str:
     """Return what every kind of call says of this Redis."""
     store = RedisStore(Secret(url))
     told: set[str] = set()
-    for call in (store.check, lambda: store.find("", "r"), lambda: store.items("", ["i"])):
+    calls: list[Callable[[], Awaitable[object]]] = [
+        store.check,
+        lambda: store.find("", "r"),
+        lambda: store.items("", ["i"]),
+        lambda: store.find_signatures("", ["s"], 1.0),
+    ]
+    for call in calls:
         with pytest.raises(StoreError) as failed:
             await call()
         assert failed.value.__suppress_context__
         told.add(str(failed.value))
+    with pytest.raises(StoreError) as failed:
+        await store.keep_signatures([signed("s")], 1.0)
+    told.add(str(failed.value))
     with pytest.raises(StoreError) as failed:
         await store.save("", response("r"), [], 1.0)
     await store.aclose()

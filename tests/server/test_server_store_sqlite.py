@@ -19,7 +19,7 @@ from sqlite3 import Connection
 import pytest
 from tests.support import stores
 from tests.support.killed import LANES, complete
-from tests.support.stores import END, MEGABYTE, frame, item, response
+from tests.support.stores import END, MEGABYTE, frame, item, response, signed
 
 from oaicompat_server.config import ConfigError
 from oaicompat_server.store import Conversation, StoreError, schema, sweeping
@@ -187,11 +187,13 @@ class TestOpening:
             await store.save("", kept, [frame(0), END], 2.0)
             await store.save("", response("gone"), [], 2.0)
             await store.delete("", "gone")
+            await store.keep_signatures([signed("s")], 2.0)
         assert not beside(path, "-wal").exists()
         async with stores.sqlite(path) as store:
             assert await store.find("", "r") == kept
             assert await store.frames("", "r", -1) == (frame(0), END)
             assert await store.conversation_items("", "c", 3.0) == (item("i"), item("o"))
+            assert await store.find_signatures("", ["s"], 3.0) == {"s": signed("s").signature}
             assert not await store.save("", response("gone"), [], 2.0)
 
     def test_many_at_once(self, path: Path) -> None:
@@ -225,6 +227,20 @@ class TestOpening:
                     lambda connection: connection.execute("SELECT a FROM more").fetchall()
                 )
                 assert rows == [(7,)]
+
+    async def test_a_file_without_signatures_gets_them(
+        self, path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        with monkeypatch.context() as patch:
+            patch.setattr(state_file, "MIGRATIONS", schema.MIGRATIONS[:2])
+            async with stores.sqlite(path) as store:
+                await store.save("", response("r"), [], 1.0)
+                with pytest.raises(StoreError, match="no such table: signatures"):
+                    await store.keep_signatures([signed("s")], 2.0)
+        async with stores.sqlite(path) as store:
+            assert await store.find("", "r") == response("r")
+            await store.keep_signatures([signed("s")], 2.0)
+            assert await store.find_signatures("", ["s"], 3.0) == {"s": signed("s").signature}
 
     async def test_a_migration_that_fails_leaves_nothing(
         self, path: Path, monkeypatch: pytest.MonkeyPatch

@@ -12,34 +12,48 @@ from pathlib import Path
 from redis.asyncio import Redis
 
 from oaicompat.events import Frame
+from oaicompat.messages import Signature
 from oaicompat_server.secret import Secret
-from oaicompat_server.store import Item, Store, StoredResponse
+from oaicompat_server.store import (
+    Item,
+    KeptSignature,
+    SignatureBounds,
+    Store,
+    StoredResponse,
+)
 from oaicompat_server.store.database import Database
 from oaicompat_server.store.memory import MemoryStore
 from oaicompat_server.store.redis import RedisStore
+from oaicompat_server.store.signatures import BOUNDS
 from oaicompat_server.store.sqlite import SqliteStore
 
 Opening = Callable[..., AbstractAsyncContextManager[Store]]
-"""Opens a store; takes `retention` (seconds) and `max_bytes`."""
+"""Opens a store; takes `retention` (seconds), `max_bytes`, and the `bounds` of signatures."""
 
 LONG = 30 * 86400.0
 MEGABYTE = 1 << 20
 
 
 @asynccontextmanager
-async def memory(*, retention: float = LONG, max_bytes: int = 1 << 30) -> AsyncIterator[Store]:
+async def memory(
+    *, retention: float = LONG, max_bytes: int = 1 << 30, bounds: SignatureBounds = BOUNDS
+) -> AsyncIterator[Store]:
     """Open a store in memory."""
-    store = MemoryStore(retention=retention, max_bytes=max_bytes)
+    store = MemoryStore(retention=retention, max_bytes=max_bytes, bounds=bounds)
     yield store
     await store.aclose()
 
 
 @asynccontextmanager
 async def sqlite(
-    path: Path, *, retention: float = LONG, max_bytes: int = 1 << 30
+    path: Path,
+    *,
+    retention: float = LONG,
+    max_bytes: int = 1 << 30,
+    bounds: SignatureBounds = BOUNDS,
 ) -> AsyncIterator[SqliteStore]:
     """Open a store in this file."""
-    store = SqliteStore(Database(path), retention=retention, max_bytes=max_bytes)
+    store = SqliteStore(Database(path), retention=retention, max_bytes=max_bytes, bounds=bounds)
     try:
         yield store
     finally:
@@ -48,10 +62,14 @@ async def sqlite(
 
 @asynccontextmanager
 async def redis(
-    url: str, *, retention: float = LONG, max_bytes: int = 1 << 30
+    url: str,
+    *,
+    retention: float = LONG,
+    max_bytes: int = 1 << 30,
+    bounds: SignatureBounds = BOUNDS,
 ) -> AsyncIterator[RedisStore]:
     """Open a store in this Redis, which bounds its memory by itself."""
-    store = RedisStore(Secret(url), retention=retention)
+    store = RedisStore(Secret(url), retention=retention, bounds=bounds)
     try:
         yield store
     finally:
@@ -76,6 +94,11 @@ def frame(sequence: int, text: str = "x") -> Frame:
 
 
 END = Frame(b"[DONE]")
+
+
+def signed(id: str, value: str = "c2ln", backend: str = "gemini", owner: str = "") -> KeptSignature:
+    """Return the signature of a call."""
+    return KeptSignature(owner, id, Signature(value, backend))
 
 
 def response(

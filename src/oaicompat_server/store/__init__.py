@@ -1,6 +1,7 @@
 """What the gateway remembers between requests.
 
-`Store` is the one interface to responses and conversations; `memory`, `sqlite` and `redis` satisfy it alike.
+`Store` is the one interface to responses, conversations and signatures; `memory`, `sqlite` and `redis` satisfy
+it alike.
 One rule: every row has an owner (a digest of the client's key, empty with auth off), and what belongs to
 somebody else is not there. Time is passed in as Unix seconds; items, responses and metadata are JSON that no
 store reads.
@@ -14,14 +15,17 @@ from typing import Protocol
 from msgspec import Struct
 
 from oaicompat.events import Frame
+from oaicompat.messages import Signature
 from oaicompat.supplies import Item
-from oaicompat_server.store.signatures import SignatureStore
+from oaicompat_server.store.signatures import KeptSignature, SignatureBounds, SignatureStore
 
 __all__ = [
     "LONGEST_CHAIN",
     "Conversation",
     "Item",
+    "KeptSignature",
     "NotStored",
+    "SignatureBounds",
     "SignatureStore",
     "Store",
     "StoreError",
@@ -72,7 +76,7 @@ class NotStored(Exception):
 
 
 class Store(Protocol):
-    """Keeps responses and conversations. Every method may raise `StoreError`.
+    """Keeps responses, conversations and signatures. Every method may raise `StoreError`.
 
     What a method that writes was told is durable when it returns: it survives the end of the process at any
     moment (of the memory store, nothing does).
@@ -162,6 +166,20 @@ class Store(Protocol):
 
     async def delete_item(self, owner: str, conversation_id: str, item_id: str) -> bool:
         """Take one item out of a conversation; False where it is not there. Responses keep theirs."""
+        ...
+
+    async def keep_signatures(self, rows: Sequence[KeptSignature], now: float) -> None:
+        """Keep signatures of calls, each for a lifetime; of two of one call the later one stays.
+
+        Where they become more, or larger, than the store may hold, those that were kept first are forgotten;
+        one that is larger than that by itself is not kept.
+        """
+        ...
+
+    async def find_signatures(
+        self, owner: str, ids: Sequence[str], now: float
+    ) -> dict[str, Signature]:
+        """Return those signatures of these calls that are kept, by the call's id."""
         ...
 
     async def sweep(self, now: float) -> None:

@@ -1,4 +1,4 @@
-"""Responses and conversations in memory: gone with the process, bounded by age and size.
+"""Responses, conversations and signatures in memory: gone with the process, bounded by age and size.
 
 One rule: nothing here awaits, so every method is one step and no two interfere. What is kept lies in the order
 of its last use; what is above the limit goes at once, not only when it is swept.
@@ -13,14 +13,19 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from oaicompat.events import Frame
+from oaicompat.messages import Signature
 from oaicompat.supplies import Item
 from oaicompat_server.store import (
     LONGEST_CHAIN,
     Conversation,
+    KeptSignature,
     NotStored,
+    SignatureBounds,
+    SignatureStore,
     StoredResponse,
     StoreError,
 )
+from oaicompat_server.store.signatures import BOUNDS
 
 _OVERHEAD = 128
 """Bytes that a value takes beside its content, roughly."""
@@ -52,7 +57,13 @@ _Kept = _Response | _Conversation
 class MemoryStore:
     """Keeps what was used last; `retention` is seconds, `max_bytes` bounds bodies, items and frames."""
 
-    def __init__(self, *, retention: float = 30 * 86400.0, max_bytes: int = 1 << 30) -> None:
+    def __init__(
+        self,
+        *,
+        retention: float = 30 * 86400.0,
+        max_bytes: int = 1 << 30,
+        bounds: SignatureBounds = BOUNDS,
+    ) -> None:
         self._retention = retention
         self._max_bytes = max_bytes
         self._responses: OrderedDict[_Key, _Response] = OrderedDict()
@@ -60,6 +71,8 @@ class MemoryStore:
         self._deleted: dict[_Key, float] = {}
         self._items = _Items()
         self._size = 0
+        self._bounds = bounds.within(retention, max_bytes)
+        self._signatures = SignatureStore(self._bounds)
 
     async def save(
         self, owner: str, response: StoredResponse, frames: Sequence[Frame], now: float
@@ -188,9 +201,22 @@ class MemoryStore:
         self._items.remove(owner, found, gone)
         return True
 
+    async def keep_signatures(self, rows: Sequence[KeptSignature], now: float) -> None:
+        """Keep signatures of calls."""
+        for row in rows:
+            self._signatures.remember(row.owner, row.id, row.signature, now)
+
+    async def find_signatures(
+        self, owner: str, ids: Sequence[str], now: float
+    ) -> dict[str, Signature]:
+        """Return those signatures of these calls that are kept."""
+        found = {each: self._signatures.get(owner, each, now) for each in ids}
+        return {each: signature for each, signature in found.items() if signature is not None}
+
     async def sweep(self, now: float) -> None:
         """Forget what was not used for the retention time."""
         oldest = now - self._retention
+        self._signatures.expire(now)
         for key, kept in list(self._responses.items()):
             if max(kept.used, kept.response.running_until) < oldest:
                 self._drop_response(key)
@@ -207,6 +233,7 @@ class MemoryStore:
         self._deleted.clear()
         self._items = _Items()
         self._size = 0
+        self._signatures = SignatureStore(self._bounds)
 
     def _extend(self, key: _Key, items: Sequence[Item], now: float) -> bool:
         found = self._conversations.get(key)

@@ -1,12 +1,13 @@
-"""Responses and conversations in Redis, for several gateways that share what they keep.
+"""Responses, conversations and signatures in Redis, for several gateways that share what they keep.
 
 One rule: a response is one hash, a conversation another, so that none of it goes without the rest when its
-time comes; every key lives for the retention time after its last use. Keys are
+time comes; every key lives for the retention time after its last use, a signature for its lifetime. Keys are
 `oaicompat:1:<owner>:<kind>:<id>`, owner and id percent-encoded.
 
 Response: created, body, input, output, previous, previous_key, conversation, until, items, and its frames as
 chunk:<n> with the highest number of each in lasts. Conversation: created, metadata, count, item:<n>:<key>.
 Item: a list of places, latest first (`redis_scripts`).
+Signature: its backend and value.
 """
 
 from __future__ import annotations
@@ -19,18 +20,22 @@ from urllib.parse import quote
 import msgspec
 
 from oaicompat.events import Frame
+from oaicompat.messages import Signature
 from oaicompat.supplies import Item
 from oaicompat_server.secret import Secret
 from oaicompat_server.store import (
     LONGEST_CHAIN,
     Conversation,
+    KeptSignature,
     NotStored,
+    SignatureBounds,
     StoredResponse,
     StoreError,
     redis_scripts,
 )
 from oaicompat_server.store.packing import HIGHEST, Chunk, key_of, pack_apart, text_of, unpack
 from oaicompat_server.store.redis_client import Client
+from oaicompat_server.store.signatures import BOUNDS
 
 _PREFIX = "oaicompat:1"
 _LONGEST_NAME = 200
@@ -40,6 +45,7 @@ _RUN_SECONDS = 86400.0
 _Packed = list[tuple[bytes, bytes]]
 _encode = msgspec.msgpack.Encoder().encode
 _decode = msgspec.msgpack.Decoder(_Packed).decode
+_signature = msgspec.msgpack.Decoder(tuple[bytes, bytes]).decode
 _metadata = msgspec.json.Decoder(dict[str, str]).decode
 
 
@@ -49,10 +55,17 @@ class RedisStore:
     Raises `ValueError` for a URL that cannot name a Redis.
     """
 
-    def __init__(self, url: Secret, *, retention: float = 30 * 86400.0) -> None:
+    def __init__(
+        self,
+        url: Secret,
+        *,
+        retention: float = 30 * 86400.0,
+        bounds: SignatureBounds = BOUNDS,
+    ) -> None:
         self.client = Client(url)
         self._ttl = max(1, int(retention * 1000))
         self._longer_ttl = max(self._ttl, int(_RUN_SECONDS * 1000))
+        self._lifetime = max(1, int(min(bounds.lifetime, retention) * 1000))
 
     async def check(self) -> None:
         """Close the store and raise `StoreError` where Redis cannot be used."""
@@ -222,6 +235,28 @@ class RedisStore:
         arguments = [_key(owner, "item", item_id)]
         return bool(await self.client.script(redis_scripts.DELETE_ITEM, keys, arguments))
 
+    async def keep_signatures(self, rows: Sequence[KeptSignature], now: float) -> None:
+        """Keep signatures of calls."""
+        if not rows:
+            return
+        keys = [_key(row.owner, "signature", row.id) for row in rows]
+        packed = [_pack_signature(row.signature) for row in rows]
+        await self.client.script(redis_scripts.KEEP_SIGNATURES, keys, [self._lifetime, *packed])
+
+    async def find_signatures(
+        self, owner: str, ids: Sequence[str], now: float
+    ) -> dict[str, Signature]:
+        """Return those signatures of these calls that are kept."""
+        if not ids:
+            return {}
+        keys = [_key(owner, "signature", each) for each in ids]
+        packed = await self.client.one("MGET", *keys)
+        return {
+            id: _unpack_signature(each)
+            for id, each in zip(ids, packed, strict=True)
+            if each is not None
+        }
+
     async def sweep(self, now: float) -> None:
         """Do nothing: every key has its time, and Redis keeps it."""
 
@@ -294,3 +329,15 @@ def _items(packed: bytes) -> list[Item]:
         return [Item(text_of(id), body) for id, body in _decode(packed)]
     except (msgspec.DecodeError, UnicodeDecodeError):
         raise StoreError("items are damaged") from None
+
+
+def _pack_signature(signature: Signature) -> bytes:
+    return _encode((key_of(signature.backend), key_of(signature.value)))
+
+
+def _unpack_signature(packed: bytes) -> Signature:
+    try:
+        backend, value = _signature(packed)
+        return Signature(text_of(value), text_of(backend))
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        raise StoreError("a signature is damaged") from None

@@ -200,6 +200,13 @@ return redis.call('HGETALL', key)
 """
 )
 
+KEEP_SIGNATURES = """
+for at, key in ipairs(KEYS) do
+  redis.call('SET', key, ARGV[at + 1], 'PX', ARGV[1])
+end
+return 1
+"""
+
 DELETE_ITEM = (
     _COMMON
     + """

@@ -91,5 +91,23 @@ _COOLDOWNS = (
     """,
 )
 
-MIGRATIONS: Sequence[Sequence[str]] = (_STATE, _COOLDOWNS)
+# Signatures are counted by their keys, and their bytes in `upto`, which has those of all that were kept so far:
+# the first and the last row tell how much is kept.
+_SIGNATURES = (
+    """
+    CREATE TABLE signatures (
+        key INTEGER PRIMARY KEY,
+        owner BLOB NOT NULL,
+        id BLOB NOT NULL,
+        until REAL NOT NULL,
+        upto INTEGER NOT NULL,
+        backend BLOB NOT NULL,
+        value BLOB NOT NULL,
+        UNIQUE (owner, id)
+    )
+    """,
+    "CREATE INDEX signatures_until ON signatures (until)",
+)
+
+MIGRATIONS: Sequence[Sequence[str]] = (_STATE, _COOLDOWNS, _SIGNATURES)
 """The statements of each version."""

@@ -15,25 +15,42 @@ from msgspec import Struct
 from oaicompat.messages import Signature
 
 
+class KeptSignature(Struct, frozen=True):
+    """The signature of one call; `owner` is a digest of the client's key, empty with auth off."""
+
+    owner: str
+    id: str
+    signature: Signature
+
+
+class SignatureBounds(Struct, frozen=True):
+    """How many signatures are kept, of how many bytes together, each for how many seconds."""
+
+    entries: int = 20_000
+    size: int = 32 * 1024 * 1024
+    lifetime: float = 7200.0
+
+    def within(self, retention: float, max_bytes: int) -> SignatureBounds:
+        """Return bounds for a store with bounds of its own: they leave most of it to responses."""
+        return SignatureBounds(
+            self.entries, min(self.size, max_bytes // 8), min(self.lifetime, retention)
+        )
+
+
+BOUNDS = SignatureBounds()
+
+
 class _Kept(Struct, frozen=True):
     signature: Signature
     until: float
 
 
 class SignatureStore:
-    """Keeps signatures by (owner, call id), the latest used ones.
+    """Keeps signatures by (owner, call id), the latest used ones; none that is larger than all may be."""
 
-    `owner` is a digest of the client's key, empty with auth off; `lifetime` is seconds, `entries` and `size`
-    (bytes of signatures) bound what is kept.
-    """
-
-    def __init__(
-        self, *, entries: int = 20_000, size: int = 32 * 1024 * 1024, lifetime: float = 7200.0
-    ) -> None:
+    def __init__(self, bounds: SignatureBounds = BOUNDS) -> None:
         self._kept: OrderedDict[tuple[str, str], _Kept] = OrderedDict()
-        self._entries = entries
-        self._limit = size
-        self._lifetime = lifetime
+        self._bounds = bounds
         self._size = 0
 
     def __len__(self) -> int:
@@ -42,24 +59,38 @@ class SignatureStore:
     def remember(self, owner: str, call_id: str, signature: Signature, now: float) -> None:
         """Keep a signature from `now` (seconds of any steady clock), and let go of the oldest ones."""
         self._drop((owner, call_id))
-        self._kept[owner, call_id] = _Kept(signature, now + self._lifetime)
-        self._size += len(signature.value)
-        while self._kept and (len(self._kept) > self._entries or self._size > self._limit):
+        size = len(signature.value)
+        if size > self._bounds.size:
+            return
+        self._kept[owner, call_id] = _Kept(signature, now + self._bounds.lifetime)
+        self._size += size
+        while len(self._kept) > self._bounds.entries or self._size > self._bounds.size:
             self._drop(next(iter(self._kept)))
 
+    def get(self, owner: str, call_id: str, now: float) -> Signature | None:
+        """Return the signature of a call, which is no use of it."""
+        kept = self._kept.get((owner, call_id))
+        if kept is None:
+            return None
+        if kept.until <= now:
+            self._drop((owner, call_id))
+            return None
+        return kept.signature
+
     def find(self, owner: str, call_ids: Iterable[str], now: float) -> dict[str, Signature]:
-        """Return the signatures that are kept for these calls of this owner."""
+        """Return the signatures that are kept for these calls of this owner, and mark them as used."""
         found: dict[str, Signature] = {}
         for call_id in call_ids:
-            kept = self._kept.get((owner, call_id))
-            if kept is None:
-                continue
-            if kept.until <= now:
-                self._drop((owner, call_id))
-                continue
-            self._kept.move_to_end((owner, call_id))
-            found[call_id] = kept.signature
+            signature = self.get(owner, call_id, now)
+            if signature is not None:
+                self._kept.move_to_end((owner, call_id))
+                found[call_id] = signature
         return found
+
+    def expire(self, now: float) -> None:
+        """Forget what has had its time."""
+        for key in [key for key, kept in self._kept.items() if kept.until <= now]:
+            self._drop(key)
 
     def _drop(self, key: tuple[str, str]) -> None:
         kept = self._kept.pop(key, None)

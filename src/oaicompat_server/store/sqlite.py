@@ -1,4 +1,4 @@
-"""Responses and conversations in the state file, the default store.
+"""Responses, conversations and signatures in the state file, the default store.
 
 One rule: every method is one job of the file's threads (`database`), so that the event loop never waits for
 the disk; what is kept together is one transaction.
@@ -9,10 +9,19 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from oaicompat.events import Frame
+from oaicompat.messages import Signature
 from oaicompat.supplies import Item
-from oaicompat_server.store import Conversation, StoredResponse, rows
+from oaicompat_server.store import (
+    Conversation,
+    KeptSignature,
+    SignatureBounds,
+    StoredResponse,
+    rows,
+    signature_rows,
+)
 from oaicompat_server.store.database import Database
 from oaicompat_server.store.packing import key_of, pack_apart, unpack
+from oaicompat_server.store.signatures import BOUNDS
 from oaicompat_server.store.sweeping import Sweep
 
 
@@ -28,10 +37,12 @@ class SqliteStore:
         *,
         retention: float = 30 * 86400.0,
         max_bytes: int = 1 << 30,
+        bounds: SignatureBounds = BOUNDS,
     ) -> None:
         self.database = database
         self._retention = retention
         self._max_bytes = max_bytes
+        self._bounds = bounds.within(retention, max_bytes)
 
     async def save(
         self, owner: str, response: StoredResponse, frames: Sequence[Frame], now: float
@@ -145,6 +156,20 @@ class SqliteStore:
         own, id, item = key_of(owner), key_of(conversation_id), key_of(item_id)
         return await self.database.write(
             lambda connection: rows.delete_item(connection, own, id, item)
+        )
+
+    async def keep_signatures(self, rows: Sequence[KeptSignature], now: float) -> None:
+        """Keep signatures of calls."""
+        await self.database.write(
+            lambda connection: signature_rows.keep(connection, rows, self._bounds, now)
+        )
+
+    async def find_signatures(
+        self, owner: str, ids: Sequence[str], now: float
+    ) -> dict[str, Signature]:
+        """Return those signatures of these calls that are kept."""
+        return await self.database.read(
+            lambda connection: signature_rows.find(connection, key_of(owner), ids, now)
         )
 
     async def sweep(self, now: float) -> None:

@@ -10,7 +10,7 @@ from sqlite3 import Connection
 
 from msgspec import Struct
 
-from oaicompat_server.store import rows
+from oaicompat_server.store import rows, signature_rows
 
 _STEP_SECONDS = 0.02
 _STEP_PAGES = 256
@@ -30,7 +30,11 @@ class Sweep(Struct, frozen=True):
         while self._expire(connection) or self._evict(connection):
             if time.monotonic() >= until:
                 return True
-        return self._forget_deleted(connection) or self._give_back(connection)
+        return (
+            self._forget_deleted(connection)
+            or signature_rows.expire(connection, self.now)
+            or self._give_back(connection)
+        )
 
     def _expire(self, connection: Connection) -> bool:
         query = "SELECT key FROM {} WHERE used < ? LIMIT 1"

@@ -102,6 +102,8 @@ class Decoder:
         while position < len(data):
             if frames.between:
                 position = self._lane.take(data, position, events)
+                if position == len(data):
+                    return
             found = data.find(EVENT_END, position)
             end = len(data) if found < 0 else found + len(EVENT_END)
             for payload in frames.feed(data[position:end]):
