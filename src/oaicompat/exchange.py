@@ -186,10 +186,8 @@ class Exchange:
     @property
     def notes(self) -> tuple[Note, ...]:
         """Return every note so far: on the request as decoded, on its last attempts, on the answer."""
-        found = [*self._decode_notes]
-        for strand in self._strands:
-            found += strand.notes
-        found += self._answer_notes
+        attempts = [note for strand in self._strands for note in strand.notes]
+        found = (*self._decode_notes, *attempts, *self._answer_notes)
         return tuple(dict.fromkeys(found)) if found else ()
 
     @property
