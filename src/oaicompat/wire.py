@@ -78,13 +78,10 @@ def decode_body(
 
     Parameters whose value is the text "[undefined]", which one client sends for absent ones, are taken out
     (gateway section 2.4); fields named in `content`, all where `verbatim` is true, hold what people wrote and
-    stay as they are. Raises
-    `InvalidRequestError` in OpenAI's wording, with the `param` and `code` of openai-wire section 8; then no
-    note is left.
+    stay as they are. Raises `InvalidRequestError` in OpenAI's wording, with the `param` and `code` of
+    openai-wire section 8; then no note is left.
     """
-    decoder = _decoders.get(kind)
-    if decoder is None:
-        decoder = _decoders.setdefault(kind, msgspec.json.Decoder(kind))
+    decoder = _decoder_of(kind)
     try:
         found: T = decoder.decode(body)
         return found
@@ -101,14 +98,18 @@ def decode_body(
     except _NOT_JSON as error:
         raise unreadable(error) from error
     else:
-        for path, reason, inert in pruner.dropped:
-            notes.dropped(path, reason, inert=inert)
+        pruner.tell(notes)
         return decoded
     try:
         raise translated(failure, known, kind)
     finally:
         # It holds this frame by its traceback; held here, it would keep the body until it is collected.
         del failure
+
+
+def _decoder_of(kind: type[T]) -> msgspec.json.Decoder[T]:
+    decoder = _decoders.get(kind)
+    return decoder or _decoders.setdefault(kind, msgspec.json.Decoder(kind))
 
 
 def decode_part(raw: Raw, kind: Any, path: str, notes: Notes, *, verbatim: bool = False) -> Any:
@@ -142,6 +143,11 @@ class _Pruner:
     def __init__(self, content: Set[str]) -> None:
         self.content = content
         self.dropped: list[tuple[str, str, bool]] = []
+
+    def tell(self, notes: Notes) -> None:
+        """Note what was taken out."""
+        for path, reason, inert in self.dropped:
+            notes.dropped(path, reason, inert=inert)
 
     def value(self, raw: bytes | Raw, shape: Shape, path: str, verbatim: bool) -> bytes | Raw:
         """Prune one value; where `verbatim` is true, "[undefined]" is a text like any other."""

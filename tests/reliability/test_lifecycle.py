@@ -66,14 +66,6 @@ def stop(served: Gateway) -> None:
     raw.until(lambda: served.relay.draining)
 
 
-def refused(port: int) -> bool:
-    try:
-        raw.connect(port).close()
-    except ConnectionRefusedError:
-        return True
-    return False
-
-
 def test_h1_sigterm_lets_streams_end_and_tells_the_rest(tmp_path: Path) -> None:
     """After SIGTERM nothing new is taken, streams end or are told `server_shutdown`, and the exit is 0."""
     texts = [(path, text) for path in (raw.CHAT, raw.RESPONSES) for text in (ENDING, ENDLESS)] * 5
@@ -86,7 +78,7 @@ def test_h1_sigterm_lets_streams_end_and_tells_the_rest(tmp_path: Path) -> None:
             ]
             began = time.monotonic()
             served.process.send_signal(signal.SIGTERM)
-            raw.until(lambda: refused(served.port), 0.5)
+            raw.until(lambda: raw.refused(served.port), 0.5)
             for path, text, plug in streams:
                 data = raw.read(plug)
                 assert data.endswith(b"0\r\n\r\n"), "the stream was cut"
@@ -162,7 +154,7 @@ def test_h1_requests_that_come_while_it_drains_are_refused() -> None:
             each.sendall(raw.head(served.port, "/readyz", None, method="GET"))
             assert raw.answer(each)[0] == 200
         stop(served)
-        raw.until(lambda: refused(served.port))
+        raw.until(lambda: raw.refused(served.port))
         kept.sendall(raw.request(served.port, raw.CHAT, raw.words(raw.CHAT, "late")))
         status, headers, body = raw.answer(kept)
         assert (status, headers["retry-after"], headers["connection"]) == (503, "1", "close")

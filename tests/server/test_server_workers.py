@@ -205,7 +205,7 @@ def test_sigterm_lets_streams_end_in_every_worker(upstream: Simulator, tmp_path:
     with gateway_process(upstream.url, tmp_path, **TWO) as served, ExitStack() as plugs:
         streams = [plugs.enter_context(begun(served, ENDING)) for _ in range(4)]
         served.process.send_signal(signal.SIGTERM)
-        raw.until(lambda: refused(served.port), 0.6)
+        raw.until(lambda: raw.refused(served.port), 0.6)
         assert served.process.poll() is None
         for plug in streams:
             assert raw.read(plug).endswith(b"data: [DONE]\n\n\r\n0\r\n\r\n")
@@ -216,14 +216,6 @@ def test_sigterm_lets_streams_end_in_every_worker(upstream: Simulator, tmp_path:
         log = served.log.read_text()
         assert "[1] stopping" in log or "[2] stopping" in log
         assert "Traceback" not in log
-
-
-def refused(port: int) -> bool:
-    try:
-        raw.connect(port).close()
-    except ConnectionRefusedError:
-        return True
-    return False
 
 
 def test_only_the_supervisors_second_signal_cuts(upstream: Simulator, tmp_path: Path) -> None:
@@ -253,7 +245,7 @@ def test_workers_do_not_outlive_their_supervisor(upstream: Simulator, tmp_path: 
         assert len(workers) == 2
         served.kill()
         raw.until(lambda: not any(map(lives, workers)), 2)
-        assert refused(served.port)
+        assert raw.refused(served.port)
 
 
 @pytest.mark.parametrize(

@@ -87,6 +87,15 @@ def reset(plug: socket.socket) -> None:
     plug.close()
 
 
+def refused(port: int) -> bool:
+    """Tell whether nobody listens there."""
+    try:
+        connect(port).close()
+    except ConnectionRefusedError:
+        return True
+    return False
+
+
 def until(true: Callable[[], Any], seconds: float = 2.0) -> float:
     """Wait for a condition that has to come true; return how many seconds that took."""
     began = time.monotonic()
