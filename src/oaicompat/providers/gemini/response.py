@@ -8,6 +8,7 @@ the body ends. Events follow the grammar of `oaicompat.events`: nothing comes af
 from __future__ import annotations
 
 from copy import deepcopy
+from functools import partial
 from hashlib import blake2s
 
 import msgspec
@@ -41,6 +42,7 @@ from oaicompat.providers.gemini.finish import (
     withheld,
 )
 from oaicompat.providers.gemini.lane import EVENT_END, Lane
+from oaicompat.providers.gemini.parameters import client_parameter
 from oaicompat.providers.gemini.usage import Counter, read_usage
 from oaicompat.sse import Decoder as FrameDecoder
 
@@ -175,7 +177,8 @@ class Decoder:
     def _take(self, chunk: GenerateContentResponse, payload: bytes, events: list[Event]) -> None:
         if chunk.error:
             reading = self._reading
-            raise decode_status(payload, model=reading.model, parameter=reading.parameter)
+            named = partial(client_parameter, spelling=reading.spelling)
+            raise decode_status(payload, model=reading.model, parameter=named)
         if chunk.usage_metadata:
             self._counter.add(bytes(chunk.usage_metadata))
         if chunk.prompt_feedback is not None and chunk.prompt_feedback.block_reason:
