@@ -318,14 +318,14 @@ class _StreamedCall:
         events.append(PartEnd(self._number))
 
 
-def plain_text(chunk: GenerateContentResponse, finish: str | None = None) -> bytes | None:
-    """Return the text of a chunk that holds one piece of plain text, this finish and nothing else of note."""
+def plain_text(chunk: GenerateContentResponse) -> bytes | None:
+    """Return the text of a chunk that holds one piece of plain text and nothing else of note."""
     candidates = chunk.candidates
     if candidates is None or len(candidates) != 1 or chunk.prompt_feedback is not None:
         return None
     candidate = candidates[0]
     content = candidate.content
-    if candidate.finish_reason != finish or candidate.index or _remarkable(candidate):
+    if candidate.finish_reason is not None or candidate.index or _remarkable(candidate):
         return None
     if content is None or content.parts is None or len(content.parts) != 1:
         return None

@@ -30,6 +30,7 @@ from oaicompat.notes import Notes
 from oaicompat.providers.gemini.answer_schema import (
     Candidate,
     GenerateContentResponse,
+    PlainAnswer,
     PromptFeedback,
 )
 from oaicompat.providers.gemini.candidate import CandidateDecoder, Reading, plain_text
@@ -43,12 +44,12 @@ from oaicompat.providers.gemini.finish import (
 )
 from oaicompat.providers.gemini.lane import EVENT_END, Lane
 from oaicompat.providers.gemini.parameters import client_parameter
-from oaicompat.providers.gemini.usage import Counter, read_usage
+from oaicompat.providers.gemini.usage import Counter, usage
 from oaicompat.sse import Decoder as FrameDecoder
 
 _UNREADABLE = (OaicompatError, msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
 _decode_chunk = msgspec.json.Decoder(GenerateContentResponse).decode
-_decode_string = msgspec.json.Decoder(str).decode
+_decode_plain = msgspec.json.Decoder(PlainAnswer).decode
 
 
 class Decoder:
@@ -66,7 +67,8 @@ class Decoder:
     _spent: Usage | None = None
     _feedback: PromptFeedback | None = None
     _resume: str | None = None
-    _chunk: GenerateContentResponse | None = None
+    _frames: FrameDecoder | None = None
+    _lane: Lane
 
     def __init__(self, reading: Reading, notes: Notes) -> None:
         self._reading = reading
@@ -74,14 +76,9 @@ class Decoder:
         self._candidates: dict[int, CandidateDecoder] = {}
         self._counter = Counter()
         self._token = reading.token
-        self._begin()
-
-    def _begin(self) -> None:
         self._body: list[bytes] = []
-        self._frames: FrameDecoder | None = None
-        if self._reading.streamed:
-            self._frames = FrameDecoder()
-            self._lane = Lane()
+        if reading.streamed:
+            self._frames, self._lane = FrameDecoder(), Lane()
 
     def feed(self, data: bytes) -> list[Event]:
         """Take bytes of the body and return the events they complete."""
@@ -126,21 +123,21 @@ class Decoder:
     def plain(self) -> Response | None:
         """Take the end of a whole body that is one plain text; any other is `None` here and left to `close`.
 
-        The answer is the one that the events of the body fold to, and comes at a third of the cost.
+        The answer is the one that the events of the body fold to, and comes at a fraction of the cost.
         """
         reading = self._reading
         if not reading.fast or reading.candidates != 1 or self._candidates:
             return None
         try:
-            chunk = self._chunk = _decode_chunk(b"".join(self._body))
-            raw = plain_text(chunk, "STOP")
-            if raw is None or chunk.error:
-                return None
-            choice = Choice((Text(_decode_string(raw)),), "stop", "STOP")
-            usage = read_usage(chunk.usage_metadata)
+            answer = _decode_plain(b"".join(self._body))
         except _UNREADABLE:
             return None
-        return Response((choice,), usage, chunk.response_id or "", chunk.model_version or "")
+        if answer.error:
+            return None
+        choice = Choice((Text(answer.candidates[0].content.parts[0].text),), "stop", "STOP")
+        counts = answer.usage_metadata
+        spent = None if counts is None else usage(counts)
+        return Response((choice,), spent, answer.response_id or "", answer.model_version or "")
 
     def resumed(self) -> Decoder:
         """Return a decoder for a body that continues this one, which stays as it is."""
@@ -150,7 +147,9 @@ class Decoder:
             candidate.reopen()
         other._settle()
         other.continuation = other._resume = None
-        other._begin()
+        other._body = []
+        if self._frames is not None:
+            other._frames, other._lane = FrameDecoder(), Lane()
         return other
 
     def _die(self, error: Exception, events: list[Event]) -> None:
@@ -231,8 +230,7 @@ class Decoder:
                 self._take_slowly(payload, events)
         else:
             payload = b"".join(self._body)
-            chunk, self._chunk = self._chunk, None
-            self._take(chunk or _decode_chunk(payload), payload, events)
+            self._take(_decode_chunk(payload), payload, events)
         if self._continues():
             return
         # Counts that cannot be read fail the answer, which must not have been ended by then.
