@@ -6,8 +6,7 @@ kept, its ending waits until `conclude`: what keeps it can fail, and then the cl
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from types import MappingProxyType
+from msgspec import Struct
 
 from oaicompat.dialects import AnswerContext, Dialect, Encoder
 from oaicompat.errors import OaicompatError
@@ -30,38 +29,29 @@ from oaicompat.strands import Strand
 from oaicompat.supplies import Effect, RememberSignature
 
 
-class Answering:
+class Answering(Struct, eq=False):
     """The answer of one exchange; `strands` are its calls, a list that may still grow.
 
     `context` is what encoders are told; `held` says that the ending waits for `conclude`.
     """
 
-    committed = False
+    _dialect: Dialect
+    _context: AnswerContext
+    _strands: list[Strand]
+    _streaming: bool
+    _held: bool
+    committed: bool = False
     failed: OaicompatError | None = None
     usage: Usage | None = None
     calls_committed: frozenset[int] = frozenset()
-    failures: Mapping[int, OaicompatError] = MappingProxyType({})
+    failures: dict[int, OaicompatError] = {}
+    finishes: dict[int, str] = {}
     _encoder: Encoder | None = None
-    _opened = False
+    _opened: bool = False
     _ending: tuple[Event, ...] = ()
-    _answers: Mapping[int, Response] = MappingProxyType({})
+    _answers: dict[int, Response] = {}
     _waiting: Response | None = None
     _signatures: tuple[Effect, ...] = ()
-
-    def __init__(
-        self,
-        dialect: Dialect,
-        context: AnswerContext,
-        strands: list[Strand],
-        streaming: bool,
-        held: bool,
-    ) -> None:
-        self.finishes: dict[int, str] = {}
-        self._dialect = dialect
-        self._context = context
-        self._strands = strands
-        self._streaming = streaming
-        self._held = held
 
     def take(self, number: int, strand: Strand, events: list[Event]) -> tuple[Frame, ...]:
         """Take events of one call of a stream; return the frames they become.
@@ -91,7 +81,7 @@ class Answering:
         self._note_whole(strand.first, response)
         calls = len(self._strands)
         if calls > 1:
-            self._answers = {**self._answers, strand.first: response}
+            self._answers[strand.first] = response
             if calls > len(self._answers):
                 return ()
             response = self._joined()
@@ -166,8 +156,7 @@ class Answering:
         wanted = self._passed(strand, events[:-1])
         if not (wanted or number in self.calls_committed):
             raise last.error
-        self.failed = last.error
-        self.failures = {**self.failures, number: last.error}
+        self.failed = self.failures[number] = last.error
         return [*wanted, last]
 
     def _passed(self, strand: Strand, events: list[Event]) -> list[Event]:

@@ -7,8 +7,10 @@ nothing behind, however far it came.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from functools import partial
+
+from msgspec import Struct
 
 from oaicompat.events import Completed, Event, Failed, Response, fold
 from oaicompat.notes import Notes
@@ -22,31 +24,27 @@ ERROR_BODY = 64 * 1024
 """Bytes of an upstream error body that are read; the rest is of no use to anybody."""
 
 
-class Strand:
+class Strand(Struct, eq=False):
     """The choices from `first`, `candidates` of them, and where their answer stands.
 
     `due` says that a call is to be made, `complete` that the answer is whole; `notes` are those on the request
     of the last attempt. `model` names the client's model in errors, `spelling` its parameters.
     """
 
-    due = True
-    complete = False
+    first: int
+    candidates: int
+    model: str
+    spelling: Mapping[str, str]
+    due: bool = True
+    complete: bool = False
     continuation: str | None = None
     notes: Notes | None = None
-    _held: Sequence[Event] = ()
+    _held: tuple[Event, ...] = ()
     _decoder: Decoder | CountDecoder | None = None
     _resumed: Decoder | CountDecoder | None = None
-    _status = 200
-    _headers: Mapping[str, str]
-    _error_body: bytes
-
-    def __init__(
-        self, first: int, candidates: int, model: str, spelling: Mapping[str, str]
-    ) -> None:
-        self.first = first
-        self.candidates = candidates
-        self._model = model
-        self._spelling = spelling
+    _status: int = 200
+    _headers: Mapping[str, str] = {}
+    _error_body: bytes = b""
 
     def begin(self, reading: Reading | None, request_notes: Notes, answer_notes: Notes) -> None:
         """Start an attempt; without a reading it counts tokens."""
@@ -79,8 +77,8 @@ class Strand:
                 self._status,
                 self._headers,
                 self._error_body,
-                model=self._model,
-                parameter=partial(client_parameter, spelling=self._spelling),
+                model=self.model,
+                parameter=partial(client_parameter, spelling=self.spelling),
             )
         decoder = self._reader()
         events = decoder.close()
@@ -104,7 +102,7 @@ class Strand:
         last = events[-1] if events else None
         if type(last) is Failed:
             raise last.error
-        self._held = [*self._held, *events]
+        self._held += tuple(events)
         return fold(self._held) if type(last) is Completed else None
 
     def _reader(self) -> Decoder | CountDecoder:

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Mapping, Sequence
 
+from msgspec import Struct
 from msgspec.structs import replace
 
 from oaicompat import signatures
@@ -53,6 +54,7 @@ _SPEAKERS: Mapping[type[ChatMessage], Role] = {
     SystemMessage: "system",
     DeveloperMessage: "system",
 }
+_PATHS = tuple([f"messages[{index}]" for index in range(64)])
 _PAST = "thoughts of earlier turns go back only with their carrier"
 
 
@@ -95,19 +97,17 @@ class _Calls:
 _NO_CALLS = _Calls()
 
 
-class _Reader:
+class _Reader(Struct):
     """Reads messages in order, knowing the calls that may be answered now: those of the last model turn."""
 
-    calls = _NO_CALLS
-    speaking = False
-
-    def __init__(self, notes: Notes) -> None:
-        self.notes = notes
+    notes: Notes
+    calls: _Calls = _NO_CALLS
+    speaking: bool = False
 
     def messages(self, messages: Sequence[ChatMessage]) -> tuple[Message, ...]:
         read = []
         for index, message in enumerate(messages):
-            path = f"messages[{index}]"
+            path = _PATHS[index] if index < len(_PATHS) else f"messages[{index}]"
             if message.cache_control:
                 note_caching(message, path, self.notes)
             role = _SPEAKERS.get(type(message))

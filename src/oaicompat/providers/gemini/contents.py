@@ -39,7 +39,10 @@ class UserTurn(Struct, gc=False):
 
     def add(self, message: Message, context: Context) -> None:
         for part in message.parts:
-            if type(part) is ToolResult:
+            if type(part) is Text and part.signature is None:
+                if part.text:
+                    self.parts.append(Part(part.text))
+            elif type(part) is ToolResult:
                 if self.parts:
                     why = "the result is sent before what stands between it and its call"
                     context.notes.approximated(part.path or message.path, why)

@@ -12,6 +12,7 @@ from functools import partial
 from hashlib import blake2s
 
 import msgspec
+from msgspec import Struct, field
 
 from oaicompat.errors import OaicompatError, UpstreamProtocolError
 from oaicompat.events import (
@@ -52,7 +53,7 @@ _decode_chunk = msgspec.json.Decoder(GenerateContentResponse).decode
 _decode_plain = msgspec.json.Decoder(PlainAnswer).decode
 
 
-class Decoder:
+class Decoder(Struct, eq=False):
     """Decodes the body of one upstream call, in any pieces, into events.
 
     `feed` and `close` return what became known and never raise: what goes wrong is a `Failed` event, the last
@@ -60,37 +61,34 @@ class Decoder:
     body that then comes is for the decoder that `resumed` returns.
     """
 
+    _reading: Reading
+    _notes: Notes
     continuation: str | None = None
-    _opened = False
-    _opening = UNOPENED
-    _dead = False
+    _opened: bool = False
+    _opening: Opened = UNOPENED
+    _dead: bool = False
     _spent: Usage | None = None
     _feedback: PromptFeedback | None = None
     _resume: str | None = None
+    _token: str = ""
+    _candidates: dict[int, CandidateDecoder] = {}
+    _counter: Counter = field(default_factory=Counter)
+    _body: list[bytes] = []
     _frames: FrameDecoder | None = None
-    _lane: Lane
-
-    def __init__(self, reading: Reading, notes: Notes) -> None:
-        self._reading = reading
-        self._notes = notes
-        self._candidates: dict[int, CandidateDecoder] = {}
-        self._counter = Counter()
-        self._token = reading.token
-        self._body: list[bytes] = []
-        if reading.streamed:
-            self._frames, self._lane = FrameDecoder(), Lane()
+    _lane: Lane = field(default_factory=Lane)
 
     def feed(self, data: bytes) -> list[Event]:
         """Take bytes of the body and return the events they complete."""
-        frames = self._frames
-        if frames is None:
-            self._body.append(data)
-            return []
         events: list[Event] = []
+        if not self._reading.streamed:
+            self._body.append(data)
+            return events
         if self._dead:
             return events
+        if self._frames is None:
+            self._frames = FrameDecoder()
         try:
-            self._feed(frames, data, events)
+            self._feed(self._frames, data, events)
         except _UNREADABLE as error:
             self._die(error, events)
         return events
@@ -147,9 +145,7 @@ class Decoder:
             candidate.reopen()
         other._settle()
         other.continuation = other._resume = None
-        other._body = []
-        if self._frames is not None:
-            other._frames, other._lane = FrameDecoder(), Lane()
+        other._body, other._frames, other._lane = [], None, Lane()
         return other
 
     def _die(self, error: Exception, events: list[Event]) -> None:
@@ -186,9 +182,8 @@ class Decoder:
             self._introduce(chunk)
         if chunk.candidates:
             if not self._token:
-                self._token = (
-                    self._opening.response_id or blake2s(payload, digest_size=9).hexdigest()
-                )
+                token = self._reading.token or self._opening.response_id
+                self._token = token or blake2s(payload, digest_size=9).hexdigest()
             self._take_candidates(chunk.candidates, events)
             self._open(events)
 
@@ -228,7 +223,7 @@ class Decoder:
         if self._frames is not None:
             for payload in self._frames.close():
                 self._take_slowly(payload, events)
-        else:
+        elif not self._reading.streamed:
             payload = b"".join(self._body)
             self._take(_decode_chunk(payload), payload, events)
         if self._continues():
@@ -272,8 +267,7 @@ class Decoder:
 
     def _settle(self) -> None:
         """Add what this body cost to what the bodies before it did."""
-        if self._frames is not None:
-            self._leave_lane()
+        self._leave_lane()
         spent = self._counter.take()
         if spent is not None:
             self._spent = self._spent + spent if self._spent else spent
