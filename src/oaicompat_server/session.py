@@ -101,7 +101,9 @@ class Session:
         """Do the work and answer; nothing but cancellation comes out of here."""
         with self._span as span:
             try:
-                exchange = self._exchange or await self._begin()
+                exchange = self._exchange
+                if exchange is None:
+                    exchange = await self._begin()
                 if exchange.background and not self._detached:
                     await self._detach(exchange)
                 else:
@@ -174,8 +176,8 @@ class Session:
                     await self._call(exchange, calls[0])
                 else:
                     await self._all(exchange, calls)
-            span.unlimit()
             if not reply.ended:
+                span.unlimit()
                 await self._write(exchange.conclude())
             if not reply.ended:
                 await reply.end()
@@ -241,10 +243,12 @@ class Session:
     ) -> None:
         credential = lease.credential
         self._account = lease.slot.account
-        proof = credential.secret if credential.source is None else await credential.proof()
+        proof, payer = credential.secret, ""
+        if credential.source is not None:
+            proof, payer = await credential.proof(), credential.payer
         target = credential.target(base_url, lease.model)
         request = exchange.begin_attempt(call, target, sentinel=sentinel)
-        lines = endpoint_headers(target, proof.reveal(), credential.payer)
+        lines = endpoint_headers(target, proof.reveal(), payer)
         limit = None if exchange.streaming else BODY_CAP
         try:
             opened = self._relay.upstream.open(request, lines, limit, credential.proxy)

@@ -21,15 +21,18 @@ _BETWEEN_LOOKS = 0.02
 
 
 class Spans:
-    """The spans of one event loop that have begun and not ended; whatever begins once it is `over` is cut."""
+    """The spans of one event loop that have begun and not ended; whatever begins once it is `over` is cut.
 
-    __slots__ = ("_next", "_timer", "loop", "over", "running")
+    `next_look` is when the timer looks for what is late, on the monotonic clock.
+    """
+
+    __slots__ = ("_timer", "loop", "next_look", "over", "running")
 
     def __init__(self) -> None:
         self.running: set[Span] = set()
         self.over = False
         self.loop: asyncio.AbstractEventLoop | None = None
-        self._next = inf
+        self.next_look = inf
         self._timer: asyncio.TimerHandle | None = None
 
     def cut(self) -> None:
@@ -38,31 +41,25 @@ class Spans:
         for span in list(self.running):
             span.end("cut")
 
-    def task(self) -> asyncio.Task[object]:
-        """Return the task that runs: asked of the loop known before, since to find one is a system call."""
-        task = None if self.loop is None else asyncio.current_task(self.loop)
-        if task is None:
-            self.loop = asyncio.get_running_loop()
-            self._next, self._timer = inf, None
-            task = asyncio.current_task(self.loop)
-            assert task is not None
+    def moved(self) -> asyncio.Task[object]:
+        """Go on in the loop that runs; return its task."""
+        self.loop = asyncio.get_running_loop()
+        self.next_look, self._timer = inf, None
+        task = asyncio.current_task(self.loop)
+        assert task is not None
         return task
 
-    def limited(self, due: float) -> None:
-        """Look after a span that has got a deadline."""
-        if due < self._next:
-            self._look_at(due, time.monotonic())
-
-    def _look_at(self, due: float, now: float) -> None:
+    def look_at(self, due: float, now: float) -> None:
+        """Have the timer look at this time, for a deadline that is before all it knows."""
         if self._timer is not None:
             self._timer.cancel()
         assert self.loop is not None
-        self._next = due
+        self.next_look = due
         self._timer = self.loop.call_later(max(0.0, due - now), self._look)
 
     def _look(self) -> None:
         """End what is late, and look again when the next one will be."""
-        self._timer, self._next, now = None, inf, time.monotonic()
+        self._timer, self.next_look, now = None, inf, time.monotonic()
         upcoming = inf
         for span in self.running:
             if span.due <= now:
@@ -70,7 +67,7 @@ class Spans:
             elif span.due < upcoming:
                 upcoming = span.due
         if upcoming < inf:
-            self._look_at(max(upcoming, now + _BETWEEN_LOOKS), now)
+            self.look_at(max(upcoming, now + _BETWEEN_LOOKS), now)
 
 
 class Span:
@@ -99,7 +96,8 @@ class Span:
     def limit(self, due: float) -> None:
         """End the work as late at this time or a little later, unless `unlimit` comes before."""
         self.due = due
-        self._spans.limited(due)
+        if due < self._spans.next_look:
+            self._spans.look_at(due, time.monotonic())
 
     def unlimit(self) -> None:
         """Take the limit back."""
@@ -125,7 +123,9 @@ class Span:
 
     def __enter__(self) -> Span:
         spans = self._spans
-        self._task = task = spans.task()
+        # To find the loop is a system call, so it is asked for the task of the one known before.
+        task = None if spans.loop is None else asyncio.current_task(spans.loop)
+        self._task = task = task or spans.moved()
         self._before = task.cancelling()
         spans.running.add(self)
         if self.ended is not None:

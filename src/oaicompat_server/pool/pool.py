@@ -127,8 +127,7 @@ class Pool:
         wanted = Wanted(model, exclude)
         return any(
             cell.until <= now < cell.probing
-            for slot in self._slots
-            if wanted.takes(slot)
+            for slot in wanted.among(self._slots)
             for _, cell in self._about(slot, model)
         )
 
@@ -207,10 +206,10 @@ class Pool:
         """Return the usable credentials of the best tier that has any."""
         found: list[Slot] = []
         resting = bool(self._cells)
-        for slot in self._by_priority:
+        for slot in wanted.among(self._by_priority):
             if found and slot.credential.priority > found[0].credential.priority:
                 break
-            if wanted.takes(slot) and (not resting or self._ready(slot, now, wanted)):
+            if not resting or self._ready(slot, now, wanted):
                 found.append(slot)
         return found
 

@@ -35,13 +35,18 @@ class Wanted(Struct, frozen=True):
     retrying: bool = False
     owner: str = ""
 
-    def takes(self, slot: Slot) -> bool:
-        """Tell whether a slot would do, whatever rests."""
-        if slot.out is not None or (self.only is not None and slot.credential != self.only):
-            return False
-        if self.exclude and slot.credential in self.exclude:
-            return False
-        return not self.model or slot.allows is None or slot.allows(self.model)
+    def among(self, slots: Sequence[Slot]) -> list[Slot]:
+        """Return the slots that would do, whatever rests."""
+        model, exclude, only = self.model, self.exclude, self.only
+        found = []
+        for slot in slots:
+            if slot.out is not None or (only is not None and slot.credential != only):
+                continue
+            if exclude and slot.credential in exclude:
+                continue
+            if slot.allows is None or not model or slot.allows(model):
+                found.append(slot)
+        return found
 
 
 class Slot:
