@@ -22,7 +22,13 @@ from oaicompat.exchange import Exchange
 from oaicompat.supplies import Effect, KeepResponse, Needs, Supplies
 from oaicompat_server.bodies import counted
 from oaicompat_server.framing import Headers
-from oaicompat_server.recall import LEASE_SECONDS, Recall, stored_response, unavailable
+from oaicompat_server.recall import (
+    LEASE_SECONDS,
+    Recall,
+    conversation_gone,
+    stored_response,
+    unavailable,
+)
 from oaicompat_server.relay import Incoming, Relay
 from oaicompat_server.session import Session
 from oaicompat_server.store import Store, StoreError
@@ -203,9 +209,11 @@ class Run:
             conversation = "" if effect.failed else effect.conversation
             response = stored_response(effect, conversation, now)
             try:
-                await self._store.save(self._owner, response, frames, now)
+                kept = await self._store.save(self._owner, response, frames, now)
             except StoreError as error:
                 raise unavailable(error) from error
+            if conversation and not kept:
+                raise conversation_gone(conversation)
             self._kept = len(effect.frames)
             self.body = effect.body
 

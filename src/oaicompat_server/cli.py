@@ -137,7 +137,9 @@ def _command(
     commands: Any, name: str, run: Callable[[argparse.Namespace], int], summary: str
 ) -> argparse.ArgumentParser:
     command: argparse.ArgumentParser = commands.add_parser(name, help=summary, description=summary)
-    command.add_argument("--config", help="settings file (TOML)")
+    # The simulator has no settings.
+    if run is not _simulate:
+        command.add_argument("--config", help="settings file (TOML)")
     command.set_defaults(run=run)
     return command
 
@@ -152,7 +154,7 @@ def _loaded(options: argparse.Namespace) -> Loaded:
 def _load(options: argparse.Namespace) -> Loaded:
     flags = {
         "server.host": getattr(options, "host", None),
-        "server.port": None if options.run is _simulate else getattr(options, "port", None),
+        "server.port": getattr(options, "port", None),
         "server.workers": getattr(options, "workers", None),
         "auth.mode": getattr(options, "auth_mode", None),
         "server.insecure": getattr(options, "insecure", None),

@@ -116,11 +116,7 @@ class StoredRecall:
         else:
             return
         if conversation and not kept:
-            raise InvalidRequestError(
-                f"Conversation with id '{conversation}' not found.",
-                status=404,
-                param="conversation",
-            )
+            raise conversation_gone(conversation)
 
 
 class CountingRecall:
@@ -214,6 +210,13 @@ def stored_response(effect: KeepResponse, conversation: str, now: float) -> Stor
         effect.previous,
         conversation,
         now + LEASE_SECONDS if effect.running else 0.0,
+    )
+
+
+def conversation_gone(conversation: str) -> OaicompatError:
+    """Return the error for an answer whose conversation was deleted while it was made."""
+    return InvalidRequestError(
+        f"Conversation with id '{conversation}' not found.", status=404, param="conversation"
     )
 
 

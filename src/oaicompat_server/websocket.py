@@ -87,6 +87,7 @@ class Connection:
         self._turns = 0
         self._held = 0
         self._closing: tuple[int, OaicompatError | None] | None = None
+        self._closed = False
         self._writing = anyio.Lock()
 
     async def serve(self) -> None:
@@ -119,8 +120,9 @@ class Connection:
     async def _close(self, code: int, error: OaicompatError | None = None) -> None:
         """Close now, or when the turns that run have ended; no further ones begin."""
         self._closing = self._closing or (code, error)
-        if self._turns:
+        if self._turns or self._closed:
             return
+        self._closed = True
         code, error = self._closing
         if error is not None:
             await self.tell(error, "")

@@ -217,6 +217,15 @@ def _ask(url: str, text: str, stream: bool = False) -> urllib.request.Request:
     )
 
 
+def test_simulate_refuses_settings_that_it_would_not_read(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(["simulate", "--config", "gateway.toml"])
+    assert ended.value.code == 2
+    assert "unrecognized arguments: --config gateway.toml" in capsys.readouterr().err
+
+
 def test_demo_answers_and_a_signal_lets_streams_finish() -> None:
     with _demo() as (process, url):
         with urllib.request.urlopen(_ask(url, "hello"), timeout=10) as reply:

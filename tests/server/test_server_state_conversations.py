@@ -172,6 +172,27 @@ def test_answers_go_into_their_conversation(served: Gateway, client: openai.Open
     assert [part["text"] for content in body["contents"] for part in content["parts"]] == texts[:2]
 
 
+@pytest.mark.parametrize("background", [True, False])
+def test_an_answer_whose_conversation_was_deleted_meanwhile_has_failed(
+    served: Gateway, client: openai.OpenAI, background: bool
+) -> None:
+    made = create(served)
+    with client.responses.stream(
+        model="gpt-4o",
+        input="#script:pace:700 one two three",
+        conversation=made,
+        background=background,
+    ) as events:
+        first = next(iter(events))
+        assert first.type == "response.created"
+        assert ask(served, "DELETE", f"{BASE}/{made}").status == 200
+        with pytest.raises(openai.APIError, match=f"'{made}' not found"):
+            list(events)
+    told = ask(served, "GET", f"/v1/responses/{first.response.id}").data
+    assert (told["status"], told["conversation"]) == ("failed", {"id": made})
+    assert f"'{made}' not found" in told["error"]["message"]
+
+
 @pytest.mark.parametrize(
     ("items", "param", "code"),
     [

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+import anyio
 import httpcore
 import pytest
 from openai import OpenAI
@@ -22,9 +23,10 @@ from websockets.sync.client import ClientConnection, connect
 
 from oaicompat_server import websocket
 from oaicompat_server.auth import App
-from oaicompat_server.guard import Limits
+from oaicompat_server.limits import Limits
 from oaicompat_server.secret import Secret
 from oaicompat_server.settings import AuthSettings, Config, ServerSettings
+from oaicompat_server.upgraded import DRAIN
 
 Json = dict[str, Any]
 TERMINAL = ("response.completed", "response.incomplete", "response.failed")
@@ -409,6 +411,30 @@ def test_a_connection_ends_after_its_time() -> None:
                 assert event["error"]["code"] == "websocket_connection_limit_reached"
                 with pytest.raises(ConnectionClosed):
                     client.event()
+
+
+@pytest.mark.anyio
+async def test_a_connection_that_ends_twice_is_closed_once(served: Gateway) -> None:
+    """Its time is over while a shutdown comes: ASGI servers take one close and fail on another one."""
+    told = anyio.Event()
+    sent: list[Any] = []
+
+    async def receive() -> Any:
+        if not sent:
+            return {"type": "websocket.connect"}
+        await told.wait()
+        return {"type": DRAIN}
+
+    async def send(message: Any) -> None:
+        sent.append(message)
+        if message["type"] == "websocket.send":
+            told.set()
+            await anyio.sleep(0.05)
+
+    scope: dict[str, Any] = {"headers": []}
+    await websocket.Connection(served.relay, scope, receive, send, owner="", lifetime=0.01).serve()
+    kinds = [message["type"] for message in sent]
+    assert kinds == ["websocket.accept", "websocket.send", "websocket.close"]
 
 
 def test_a_shutdown_lets_the_turn_finish() -> None:

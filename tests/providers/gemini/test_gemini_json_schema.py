@@ -147,10 +147,10 @@ def test_too_many_nodes_are_refused() -> None:
 
 def test_an_unterminated_string_costs_linear_time() -> None:
     schema = b"{" * 2 + b'\\"' * 500_000 + b"{" * 200
-    started = time.perf_counter()
+    started = time.process_time()
     with pytest.raises(InvalidRequestError):
         to_openapi(schema, PATH)
-    assert time.perf_counter() - started < 2
+    assert time.process_time() - started < 2
 
 
 def test_bug_36_annotations_are_removed_from_the_subset() -> None:
@@ -361,10 +361,10 @@ ADVERSARIAL: dict[str, object] = {
 
 @pytest.mark.parametrize("name", ADVERSARIAL)
 def test_expansion_ends_at_a_budget(name: str) -> None:
-    started = time.perf_counter()
+    started = time.process_time()
     with pytest.raises(InvalidRequestError, match="references are inlined"):
         to_openapi(json.dumps(ADVERSARIAL[name]).encode(), PATH)
-    assert time.perf_counter() - started < 2
+    assert time.process_time() - started < 2
 
 
 def test_recursion_through_all_of_is_cut() -> None:
