@@ -9,7 +9,6 @@ from __future__ import annotations
 import re
 import ssl
 from collections.abc import Iterable, Mapping
-from functools import lru_cache
 from typing import Protocol
 
 import httpcore
@@ -18,20 +17,20 @@ from msgspec import Struct
 from oaicompat.errors import UpstreamError
 
 _NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+_URL = re.compile(r"(https?://[^/?#\x00-\x20\x7f]+)(/[\x21\x22\x24-\x7e]*)?")
 
 
-class Outgoing(Struct, frozen=True):
-    """A request ready for the wire: header names lower-case, without the length, which is the body's."""
+class Head(Struct, frozen=True):
+    """The head of a request: header names lower-case, without the length, which is the body's.
+
+    `origin` is scheme, host and port; `wire` the head as it is sent, up to the length. Made by `head_of`.
+    """
 
     method: str
     url: str
     headers: tuple[tuple[str, str], ...]
-    body: bytes = b""
-
-    @property
-    def length(self) -> str:
-        """Return what `content-length` says, "" where the request has none."""
-        return str(len(self.body)) if self.body or self.method == "POST" else ""
+    origin: str
+    wire: bytes
 
 
 class Waits(Struct, frozen=True):
@@ -51,12 +50,19 @@ class Connection(Protocol):
         """Tell whether a byte of the reply to the current request has come, or may have."""
         ...
 
-    async def exchange(self, request: Outgoing, waits: Waits) -> tuple[int, Mapping[str, str]]:
+    async def exchange(
+        self, head: Head, body: bytes, waits: Waits
+    ) -> tuple[int, Mapping[str, str]]:
         """Send the request and return status and headers of the reply; raises `UpstreamError`."""
         ...
 
     async def read(self) -> bytes:
         """Return the next bytes of the body as they come, b"" at its end; raises `UpstreamError`."""
+        ...
+
+    @property
+    def complete(self) -> bool:
+        """Tell whether the whole body was read, and `read` gives b"" from now on."""
         ...
 
     async def finish(self) -> bool:
@@ -110,14 +116,20 @@ def check_sendable(headers: Iterable[tuple[str, str]]) -> None:
             raise unsendable()
 
 
-@lru_cache(256)
-def header_lines(headers: tuple[tuple[str, str], ...]) -> bytes:
-    """Return headers as they stand in a head; raises what `check_sendable` raises.
-
-    A credential's are the same in every request.
-    """
+def head_of(method: str, url: str, headers: tuple[tuple[str, str], ...]) -> Head:
+    """Return the head of a request; raises `UpstreamError` for one that must not be written."""
     check_sendable(headers)
-    return "".join(f"{name}: {value}\r\n" for name, value in headers).encode("ascii")
+    parts = _URL.fullmatch(url)
+    if parts is None:
+        raise unsendable()
+    lines = "".join(f"{name}: {value}\r\n" for name, value in headers)
+    wire = f"{method} {parts[2] or '/'} HTTP/1.1\r\n{lines}".encode("ascii")
+    return Head(method, url, headers, parts[1], wire)
+
+
+def length_of(method: str, body: bytes) -> bytes:
+    """Return what `content-length` says, b"" where a request has none."""
+    return b"%d" % len(body) if body or method == "POST" else b""
 
 
 def _is_name(name: str) -> bool:

@@ -11,37 +11,31 @@ from __future__ import annotations
 
 import asyncio
 import time
-from http import HTTPStatus
+from collections import deque
 from typing import Any, ClassVar
 
 import httptools
-from msgspec import Struct
 from uvicorn.protocols.http.flow_control import HIGH_WATER_LIMIT
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from oaicompat.dialects.chat import encode_error
 from oaicompat.errors import InvalidRequestError, OaicompatError
 from oaicompat_server.cuts import shutting_down
-from oaicompat_server.framing import common_headers, request_id_of, retry_headers
-from oaicompat_server.joining import Joining
-from oaicompat_server.leaving import promise, told
+from oaicompat_server.cycle import Cycle, last_answer
+from oaicompat_server.framing import Scope, common_headers, request_id_of, retry_headers
+from oaicompat_server.heads import (
+    line_scope,
+    longest,
+    wants_continue,
+    wants_websocket,
+    without_upgrade,
+    wrong_fields,
+    wrong_line,
+)
+from oaicompat_server.leaving import LEAVING
+from oaicompat_server.limits import Limits
 from oaicompat_server.presence import Presence
-from oaicompat_server.stalling import WriteStall
-
-
-class Limits(Struct, frozen=True):
-    """Deadlines in seconds, sizes in bytes, and counts."""
-
-    header_seconds: float = 10.0
-    header_bytes: int = 64 * 1024
-    header_count: int = 100
-    body_gap_seconds: float = 30.0
-    write_stall_seconds: float = 30.0
-    connections: int = 4096
-    chunks_free: int = 1000
-    chunk_mean: int = 64
-    pipelined: int = 16
-    message_bytes: int = 110 * 1024 * 1024
+from oaicompat_server.stalling import Idleness, WriteStall
 
 
 class _RefusedError(Exception):
@@ -52,22 +46,33 @@ class GuardedProtocol(HttpToolsProtocol):
     """uvicorn's httptools protocol under `limits`; `guarded()` makes a class with other limits."""
 
     limits: ClassVar[Limits] = Limits()
+    # The parser calls no such method then: all is made ready where the message before has ended.
+    on_message_begin = None  # type: ignore[assignment]
+    cycle: Cycle | None  # type: ignore[assignment]
 
     def __init__(self, *arguments: Any, **named: Any) -> None:
         super().__init__(*arguments, **named)
+        self.url = b""
+        self.headers = []
         self._refusal: OaicompatError | None = None
         self._in_head = True
         self._plain_head = b""
         self._upgrading = False
+        self._packet = 0
         self._head_bytes = 0
-        self._head_count = 0
+        self._head_bound = 0
+        self._trailers = 0
+        self._line: tuple[bytes, bytes, str] | None = None
+        self._known: dict[str, Any] = {}
         self._head_timer: asyncio.TimerHandle | None = None
         self._body_timer: asyncio.TimerHandle | None = None
         self._write_stall = WriteStall(self.loop, self.limits.write_stall_seconds)
+        self._moved = False
         self._body_moved = 0.0
         self._chunks = 0
         self._chunk_bytes = 0
-        self._active: RequestResponseCycle | None = None
+        self._active: Cycle | None = None
+        self._ahead: deque[tuple[Cycle, Scope]] = deque()
         self._deaf = False
         self._draining = False
         self._presence: Presence | None = None
@@ -75,34 +80,37 @@ class GuardedProtocol(HttpToolsProtocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
+        self._idleness = Idleness(self.loop, transport, self.timeout_keep_alive)
         if len(self.connections) > self.limits.connections:
             transport.abort()
             return
-        self._joining = Joining(transport, self.loop)
         self._arm_head()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        for timer in (self._head_timer, self._body_timer):
-            if timer is not None:
-                timer.cancel()
+        self._end_timers()
         self._write_stall.end()
         if self._presence is not None:
             self._presence.stop()
-        self.pipeline.clear()
-        if self._unanswered and self._active is not None:
-            self._active.disconnected = True
-            self._active.message_event.set()
-            told(self._active.scope)
+        self._ahead.clear()
+        active, self._active, self.cycle = self._active, None, None
+        if active is not None and not active.response_complete:
+            active.tell()
         super().connection_lost(exc)
+
+    def _end_timers(self) -> None:
+        for timer in (self._head_timer, self._body_timer):
+            if timer is not None:
+                timer.cancel()
+        self._head_timer = self._body_timer = None
+        self._idleness.end()
 
     @property
     def _unanswered(self) -> bool:
         return self._active is not None and not self._active.response_complete
 
-    def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
-        cycle.transport = self._joining  # type: ignore[assignment]
+    def _start(self, cycle: Cycle, scope: Scope) -> None:
         self._active = cycle
-        super()._start_asgi_task(cycle, app)
+        cycle.start(self.app, scope)
 
     def eof_received(self) -> bool:  # type: ignore[override]
         """Keep the connection for the answer while a whole HTTP/1.1 request has none and may yet be wanted.
@@ -111,61 +119,75 @@ class GuardedProtocol(HttpToolsProtocol):
         with the request, and one that closes must take its upstream call along (see `presence`).
         """
         active = self._active
-        if active is None or self.parser is None or not self._unanswered:
+        last = self.cycle
+        if active is None or last is None or active.response_complete:
             return False
-        whole = not self.cycle.more_body and active.scope["http_version"] == "1.1"
+        whole = not last.more_body and active.http_version == "1.1"
         if not whole or active.response_started:
             return False
-        self.cycle.keep_alive = False
+        last.keep_alive = False
         self._presence = Presence(self.loop, self.transport, self.transport.abort)
         return True
 
     def _ignore_the_rest(self) -> None:
         """Answer the request that is being worked on, drop all that follows it, and close."""
         self._deaf = True
-        self.pipeline.clear()
+        self._ahead.clear()
         if self._active is not None:
             self._active.keep_alive = False
             self.cycle = self._active
-        for timer in (self._head_timer, self._body_timer):
-            if timer is not None:
-                timer.cancel()
-        self._head_timer = self._body_timer = None
+        self._end_timers()
         self.flow.resume_reading()
 
     def data_received(self, data: bytes) -> None:
-        if self.parser is None or self._deaf or self.transport.is_closing():
+        if self._deaf or self.parser is None or self.transport.is_closing():
             return
+        self._idleness.since = 0.0
+        self._packet = len(data)
         if self._in_head:
-            self._head_bytes += len(data)
-        self._feed(data)
-        if self._in_head:
-            if self._head_bytes > self.limits.header_bytes:
-                self._refuse(431, "The request header is too large.")
-            elif self._head_bytes and self._head_timer is None:
-                self._arm_head()
-        elif self._body_timer is None and not self._upgrading:
-            self._arm_body()
+            if not self._head_bytes:
+                self._begun = time.monotonic()
+            self._head_bytes += self._packet
+            self._head_bound += self._packet
+        while data:
+            try:
+                self.parser.feed_data(data)
+                break
+            except httptools.HttpParserUpgrade as upgrade:
+                data = self._after_offer(data[upgrade.args[0] :])
+            except httptools.HttpParserError:
+                self.send_400_response("The bytes received are not a valid HTTP request.")
+                break
+        if self._head_bytes or not self._in_head:
+            self._await_more()
 
-    def _feed(self, data: bytes) -> None:
-        self._unset_keepalive_if_required()
-        try:
-            self.parser.feed_data(data)
-        except httptools.HttpParserUpgrade as upgrade:
-            head, self._plain_head = self._plain_head, b""
-            if head:
-                self.parser = httptools.HttpRequestParser(self)
-                self._feed(head + data[upgrade.args[0] :])
-            elif self._upgrading:
-                self._upgrade(data[upgrade.args[0] :])
-        except httptools.HttpParserError:
-            self.send_400_response("The bytes received are not a valid HTTP request.")
+    def _after_offer(self, rest: bytes) -> bytes:
+        """Do as an offer to upgrade was answered; return what is to be parsed, anew, of what came with it."""
+        head, self._plain_head = self._plain_head, b""
+        if head:
+            self.parser = httptools.HttpRequestParser(self)
+            self.url = b""
+            self.headers = []
+            return head + rest
+        if self._upgrading:
+            self._end_timers()
+            self.handle_websocket_upgrade()
+            if rest:
+                self.transport.get_protocol().data_received(rest)  # type: ignore[attr-defined]
+        return b""
 
-    def _upgrade(self, early: bytes) -> None:
-        """Hand the connection over, with what the client sent before it was answered."""
-        self.handle_websocket_upgrade()
-        if early:
-            self.transport.get_protocol().data_received(early)  # type: ignore[attr-defined]
+    def _await_more(self) -> None:
+        """Give the client its time for the rest of a head, or of a body."""
+        if not self._in_head:
+            if self._moved:
+                self._moved = False
+                self._body_moved = self.loop.time()
+            if self._body_timer is None and not self._upgrading:
+                self._arm_body()
+        elif self._head_bytes > self.limits.header_bytes:
+            self._refuse(431, "The request header is too large.")
+        elif self._head_timer is None:
+            self._arm_head()
 
     def _arm_head(self) -> None:
         self._head_timer = self.loop.call_later(self.limits.header_seconds, self._head_late)
@@ -181,120 +203,139 @@ class GuardedProtocol(HttpToolsProtocol):
         elif self._in_head and not self.transport.is_closing():
             self.transport.abort()
 
-    def on_message_begin(self) -> None:
-        super().on_message_begin()
-        self._head_count = 0
-        self._begun = time.monotonic()
-
     def on_url(self, url: bytes) -> None:
-        super().on_url(url)
-        if len(self.url) > self.limits.header_bytes:
-            self._stop(431, "The request header is too large.")
+        self.url += url
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        self._head_count += 1
-        if self._head_count > self.limits.header_count:
+        if self._in_head and len(self.headers) < self.limits.header_count:
+            self.headers.append((name.lower(), value))
+            return
+        self._trailers += 1
+        if len(self.headers) + self._trailers > self.limits.header_count:
             self._stop(431, "The request has too many header fields.")
         if len(name) + len(value) > self.limits.header_bytes:
             self._stop(431, "The request header is too large.")
-        if self._in_head:
-            super().on_header(name, value)
 
     def on_headers_complete(self) -> None:
-        reason = self._wrong_head()
+        parser, headers = self.parser, self.headers
+        cap = self.limits.header_bytes
+        if self._head_bound > cap and longest(self.url, headers) > cap:
+            self._stop(431, "The request header is too large.")
+        line = (parser.get_method(), self.url, parser.get_http_version())
+        if line != self._line:
+            self._read_line(*line)
+        fields = dict(headers)
+        reason = wrong_fields(headers, fields)
         if reason:
             self._stop(400, reason)
-        if self.parser.should_upgrade() and not self._wants_websocket():
-            self._plain_head = self._without_upgrade()
+        offered = parser.should_upgrade()
+        if offered and not wants_websocket(headers):
+            self._plain_head = without_upgrade(*line, headers)
             return
-        self._upgrading = bool(self.parser.should_upgrade()) and self._should_upgrade()
-        if self._upgrading and self._unanswered:
-            self._stop(400, "An upgrade cannot be asked for ahead of an answer.")
         self._in_head = False
         self._head_bytes = 0
         if self._head_timer is not None:
             self._head_timer.cancel()
             self._head_timer = None
-        promise(self.scope)
-        super().on_headers_complete()
-        if self._upgrading:
+        scope = self._known.copy()
+        scope["headers"] = headers
+        scope["state"] = self.app_state.copy()
+        if offered and self._begin_upgrade(scope):
             return
-        if self.pipeline:
-            self.flow.resume_reading()
-            if len(self.pipeline) > self.limits.pipelined:
-                self._stop(400, "Too many requests are sent ahead of their answers.")
-        if self.parser.should_upgrade() or self._draining:
-            self.cycle.keep_alive = False
-        self._chunks = self._chunk_bytes = 0
-        self._body_moved = self.loop.time()
+        self._chunks = self._chunk_bytes = self._trailers = 0
+        self._moved = True
+        lasting = parser.should_keep_alive() and not (offered or self._draining)
+        expecting = b"expect" in fields and wants_continue(headers)
+        self._begin(Cycle(self, scope, lasting, expecting), scope)
 
-    def _wants_websocket(self) -> bool:
-        return any(
-            name == b"upgrade" and b"websocket" in value.lower() for name, value in self.headers
-        )
+    def _read_line(self, method: bytes, target: bytes, version: str) -> None:
+        """Take what the request line says into what every request with this line has in its scope."""
+        reason = wrong_line(target, version)
+        if reason:
+            self._stop(400, reason)
+        self._line = (method, target, version)
+        self._known = {
+            "type": "http",
+            "asgi": {"version": self.asgi_version, "spec_version": "2.3"},
+            "server": self.server,
+            "client": self.client,
+            "scheme": self.scheme,
+            **line_scope(method, target, version, self.root_path),
+            "headers": (),
+            "state": {},
+            LEAVING: None,
+        }
 
-    def _without_upgrade(self) -> bytes:
-        """Return the request's head without the offer to upgrade.
+    def _begin_upgrade(self, scope: Scope) -> bool:
+        """Remember an upgrade that is accepted; return whether it is."""
+        self._upgrading = self._should_upgrade()
+        if self._upgrading and self._unanswered:
+            self._stop(400, "An upgrade cannot be asked for ahead of an answer.")
+        self.scope = scope  # type: ignore[assignment]
+        return self._upgrading
 
-        The parser takes the body of such a request for another protocol, yet Java's HTTP client offers `h2c`
-        with every first request; a server that declines has to read it as plain HTTP/1.1.
-        """
-        kept = [
-            name + b": " + (_without_offer(value) if name == b"connection" else value)
-            for name, value in self.headers
-            if name not in (b"upgrade", b"http2-settings")
-        ]
-        version = self.parser.get_http_version().encode("ascii")
-        line = b"%s %s HTTP/%s" % (self.parser.get_method(), self.url, version)
-        return b"\r\n".join([line, *kept, b"", b""])
-
-    def _wrong_head(self) -> str | None:
-        if self.parser.get_http_version() not in ("1.0", "1.1"):
-            return "Only HTTP/1.1 is served."
-        if not (self.url.startswith(b"/") or self.url == b"*"):
-            return "The request target must be a path."
-        names = [name for name, _ in self.headers]
-        if names.count(b"host") != 1:
-            return "Exactly one Host header is needed."
-        if b"transfer-encoding" not in names:
-            return None
-        codings = [value for name, value in self.headers if name == b"transfer-encoding"]
-        if [coding.strip().lower() for coding in codings] != [b"chunked"]:
-            return "The only transfer coding understood is chunked."
-        return None
+    def _begin(self, cycle: Cycle, scope: Scope) -> None:
+        """Work on a request, once those before it have their answers."""
+        scope[LEAVING] = self.cycle = cycle
+        active = self._active
+        if active is None or active.response_complete:
+            self._start(cycle, scope)
+            return
+        self._ahead.append((cycle, scope))
+        if len(self._ahead) > self.limits.pipelined:
+            self._stop(400, "Too many requests are sent ahead of their answers.")
 
     def on_body(self, body: bytes) -> None:
+        cycle, limits = self.cycle, self.limits
+        self._moved = True
         self._chunks += 1
         self._chunk_bytes += len(body)
-        self._body_moved = self.loop.time()
-        limits = self.limits
         if self._chunks > limits.chunks_free and (
             self._chunk_bytes < self._chunks * limits.chunk_mean
         ):
             self._stop(400, "The body comes in too many tiny chunks.")
-        if self.pipeline and len(self.cycle.body) + len(body) > HIGH_WATER_LIMIT:
+        if cycle is None or cycle.response_complete:
+            return
+        if self._ahead and cycle.unread + len(body) > HIGH_WATER_LIMIT:
             self._stop(413, "Too much is sent ahead of an answer.")
-        super().on_body(body)
+        cycle.feed(body)
 
     def on_message_complete(self) -> None:
         if self._plain_head or self._upgrading:
             return
         self._in_head = True
         self._head_bytes = 0
+        self._head_bound = self._packet
         if self._body_timer is not None:
             self._body_timer.cancel()
             self._body_timer = None
-        super().on_message_complete()
+        if self.cycle is not None and not self.cycle.response_complete:
+            self.cycle.end_body()
         # A big body paused it, and a client that leaves must be noticed.
-        self.flow.resume_reading()
+        if self.flow.read_paused:
+            self.flow.resume_reading()
+        self.url = b""
         self.headers = []
+
+    def on_response_complete(self) -> None:
+        """Go on with what was sent ahead, or wait for the next request, but not for ever."""
+        self.server_state.total_requests += 1
+        if self.transport.is_closing():
+            return
+        if self.flow.read_paused:
+            self.flow.resume_reading()
+        if self._ahead:
+            self._start(*self._ahead.popleft())
+            return
+        self._idleness.begin()
 
     def _body_late(self) -> None:
         self._body_timer = None
         if self.transport.is_closing():
             return
         now = self.loop.time()
-        if self.flow.read_paused or len(self.cycle.body) > HIGH_WATER_LIMIT:
+        unread = 0 if self.cycle is None else self.cycle.unread
+        if self.flow.read_paused or unread > HIGH_WATER_LIMIT:
             self._body_moved = now
         wait = self._body_moved + self.limits.body_gap_seconds - now
         if wait > 0.001:
@@ -350,25 +391,12 @@ class GuardedProtocol(HttpToolsProtocol):
             self.transport.abort()
             return
         if cycle is not None and not cycle.response_complete:
-            cycle.disconnected = True
-            cycle.message_event.set()
+            cycle.tell()
         error = self._refusal or InvalidRequestError(msg)
-        body = encode_error(error)
-        common = common_headers(request_id_of(self.headers or []), self._begun)
-        lines = b"".join(b"%s: %s\r\n" % line for line in (*common, *retry_headers(error)))
-        reason = HTTPStatus(error.status).phrase.encode("ascii")
-        self.transport.write(
-            b"HTTP/1.1 %d %s\r\ncontent-type: application/json\r\ncontent-length: %d\r\n"
-            b"connection: close\r\n%s\r\n%s" % (error.status, reason, len(body), lines, body)
-        )
+        common = common_headers(request_id_of(self.headers), self._begun)
+        headers = [*common, *retry_headers(error)]
+        self.transport.write(last_answer(error.status, headers, encode_error(error)))
         self.transport.close()
-
-
-def _without_offer(connection: bytes) -> bytes:
-    options = (option.strip() for option in connection.split(b","))
-    return b", ".join(
-        option for option in options if option.lower() not in (b"upgrade", b"http2-settings")
-    )
 
 
 def guarded(limits: Limits) -> type[GuardedProtocol]:

@@ -17,19 +17,16 @@ import httpcore
 
 from oaicompat_server.connection import (
     FAILURES,
-    Outgoing,
+    Head,
     Waits,
-    header_lines,
-    header_map,
+    length_of,
     our_error,
-    unsendable,
 )
-from oaicompat_server.network import AsyncioBackend
+from oaicompat_server.network import AsyncioBackend, AsyncioStream
 from oaicompat_server.reply import ReplyParser
+from oaicompat_server.wire import StreamWire, Wire
 
-_READ_BYTES = 4 * 1024 * 1024
 _ONE_WRITE_BYTES = 64 * 1024
-_TARGET = re.compile(r"https?://[^/?#\x00-\x20\x7f]+(/[\x21\x22\x24-\x7e]*)?")
 _UNSAFE = re.compile(rb"[\x00\r\n]")
 _LENGTHS = (b"content-length", b"transfer-encoding")
 
@@ -47,27 +44,26 @@ class Http11Connection(httpcore.AsyncConnectionInterface):
         self._context = context
         self._backend = backend or AsyncioBackend()
         self._stream: httpcore.AsyncNetworkStream | None = None
+        self._wire: Wire | None = None
         self._parser = ReplyParser()
         self._idle_seconds: float | None = None
         self._busy = False
         self._closed = False
         self.received = False
 
-    async def exchange(self, request: Outgoing, waits: Waits) -> tuple[int, Mapping[str, str]]:
+    async def exchange(
+        self, head: Head, body: bytes, waits: Waits
+    ) -> tuple[int, Mapping[str, str]]:
         self.received = False
-        lines = header_lines(request.headers)
-        target = _TARGET.fullmatch(request.url)
-        if target is None:
-            raise unsendable()
-        first = f"{request.method} {target[1] or '/'} HTTP/1.1\r\n".encode("ascii")
-        if length := request.length:
-            lines = b"%scontent-length: %s\r\n" % (lines, length.encode("ascii"))
-        head = b"%s%s\r\n" % (first, lines)
+        length = length_of(head.method, body)
+        lines = (
+            b"%scontent-length: %s\r\n\r\n" % (head.wire, length) if length else head.wire + b"\r\n"
+        )
         try:
-            await self._send(request.method, head, request.body, waits)
+            await self._send(head.method, lines, body, waits)
         except FAILURES as failure:
             raise our_error(failure, self.received) from None
-        return self._parser.status, header_map(self._parser.headers)
+        return self._parser.status, self._parser.headers
 
     async def read(self) -> bytes:
         data = self._parser.take()
@@ -78,6 +74,10 @@ class Http11Connection(httpcore.AsyncConnectionInterface):
         except FAILURES as failure:
             raise our_error(failure, self.received) from None
 
+    @property
+    def complete(self) -> bool:
+        return self._parser.complete and not self._parser.pieces
+
     async def finish(self) -> bool:
         if self._parser.reusable and self.usable():
             self._busy = False
@@ -86,71 +86,73 @@ class Http11Connection(httpcore.AsyncConnectionInterface):
         return False
 
     def usable(self) -> bool:
-        stream = self._stream
-        return not self._closed and stream is not None and not stream.get_extra_info("is_readable")
+        wire = self._wire
+        return not self._closed and wire is not None and wire.quiet()
 
     async def aclose(self) -> None:
         self._closed = True
         self._busy = False
         self._parser.close()
-        stream, self._stream = self._stream, None
-        if stream is not None:
-            await stream.aclose()
+        wire, self._wire, self._stream = self._wire, None, None
+        if wire is not None:
+            await wire.aclose()
 
     async def _send(
         self, method: str, head: bytes, body: bytes, waits: Waits | _OptionalWaits
     ) -> None:
         """Send a request and read until the head of the reply is there."""
-        stream = self._stream or await self._connect(waits.connect)
+        wire = self._wire or await self._connect(waits.connect)
         self._busy = True
         self._idle_seconds = waits.idle
-        self._parser.begin(method)
+        parser = self._parser
+        parser.begin(method)
+        whole = len(body) <= _ONE_WRITE_BYTES
         try:
-            if len(body) <= _ONE_WRITE_BYTES:
-                await stream.write(head + body, waits.write)
-            else:
-                await stream.write(head, waits.write)
-                await stream.write(body, waits.write)
+            unsent = wire.send(head + body if whole else head, waits.write)
+            if unsent is not None:
+                await unsent
+            if not whole:
+                unsent = wire.send(body, waits.write)
+                if unsent is not None:
+                    await unsent
         except httpcore.WriteError:
             if self._closed:
                 raise
-        await self._read_head(stream, waits.first_byte)
+        wire.allow(waits.first_byte)
+        while not parser.headed:
+            await wire.arrival()
+            self._take(wire)
 
-    async def _connect(self, seconds: float | None) -> httpcore.AsyncNetworkStream:
+    async def _connect(self, seconds: float | None) -> Wire:
         if self._closed:
             raise httpcore.ConnectError
         began = time.monotonic()
         host = self._origin.host.decode("ascii")
         stream = await self._backend.connect_tcp(host, self._origin.port, seconds)
-        self._stream = stream
+        self._wire = _wire_of(stream)
         if self._origin.scheme == b"https":
             if self._context is None:
                 raise httpcore.UnsupportedProtocol
             left = None if seconds is None else max(0.0, seconds - (time.monotonic() - began))
             stream = await stream.start_tls(self._context, host, left)
-            self._stream = stream
-        return stream
-
-    async def _read_head(self, stream: httpcore.AsyncNetworkStream, seconds: float | None) -> None:
-        left = seconds
-        began = 0.0 if seconds is None else time.monotonic()
-        while not self._parser.headed:
-            self._take(await stream.read(_READ_BYTES, left))
-            if seconds is not None and not self._parser.headed:
-                left = seconds - (time.monotonic() - began)
-                if left <= 0:
-                    raise httpcore.ReadTimeout
+            self._wire = _wire_of(stream)
+        self._stream = stream
+        return self._wire
 
     async def _read(self) -> bytes:
-        while True:
-            data = self._parser.take()
-            if data or self._parser.complete:
-                return data
-            if self._stream is None:
+        """Wait for more of the body and return it, b"" at its end."""
+        data = b""
+        while not (data or self._parser.complete):
+            if self._wire is None:
                 raise httpcore.ReadError
-            self._take(await self._stream.read(_READ_BYTES, self._idle_seconds))
+            self._wire.allow(self._idle_seconds)
+            await self._wire.arrival()
+            self._take(self._wire)
+            data = self._parser.take()
+        return data
 
-    def _take(self, data: bytes) -> None:
+    def _take(self, wire: Wire) -> None:
+        data = wire.take()
         if data:
             self.received = True
             self._parser.feed(data)
@@ -173,7 +175,7 @@ class Http11Connection(httpcore.AsyncConnectionInterface):
             raise
         return httpcore.Response(
             self._parser.status,
-            headers=self._parser.headers,
+            headers=self._parser.lines,
             content=_ReplyBody(self),
             extensions={"http_version": b"HTTP/1.1", "network_stream": self._stream},
         )
@@ -192,7 +194,7 @@ class Http11Connection(httpcore.AsyncConnectionInterface):
         return self.is_idle() and not self.usable()
 
     def is_idle(self) -> bool:
-        return not self._busy and not self._closed and self._stream is not None
+        return not self._busy and not self._closed and self._wire is not None
 
     def is_closed(self) -> bool:
         return self._closed
@@ -215,7 +217,7 @@ class _ReplyBody:
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
         try:
-            while data := await self._connection._read():
+            while data := self._connection._parser.take() or await self._connection._read():
                 yield data
         except BaseException:
             await self._connection.aclose()
@@ -223,6 +225,10 @@ class _ReplyBody:
 
     async def aclose(self) -> None:
         await self._connection.finish()
+
+
+def _wire_of(stream: httpcore.AsyncNetworkStream) -> Wire:
+    return stream if isinstance(stream, AsyncioStream) else StreamWire(stream)
 
 
 async def _parts(request: httpcore.Request) -> AsyncIterator[bytes]:

@@ -16,10 +16,10 @@ import httpcore
 
 from oaicompat_server.connection import (
     FAILURES,
-    Outgoing,
+    Head,
     Waits,
-    check_sendable,
     header_map,
+    length_of,
     our_error,
 )
 from oaicompat_server.network import in_turn
@@ -132,6 +132,7 @@ class HttpcoreConnection:
         self._connection = connection
         self._backend = backend
         self._timeouts: dict[str, float] = {}
+        self.complete = False
         self._response: httpcore.Response | None = None
         self._chunks: AsyncIterator[bytes] | None = None
 
@@ -139,11 +140,14 @@ class HttpcoreConnection:
     def received(self) -> bool:
         return self._backend is None or self._backend.received
 
-    async def exchange(self, request: Outgoing, waits: Waits) -> tuple[int, Mapping[str, str]]:
+    async def exchange(
+        self, head: Head, body: bytes, waits: Waits
+    ) -> tuple[int, Mapping[str, str]]:
+        self.complete = False
         if self._backend is not None:
             self._backend.begin()
-        check_sendable(request.headers)
-        length = [("content-length", request.length)] if request.length else []
+        length = length_of(head.method, body)
+        lines = [("content-length", length.decode("ascii"))] if length else []
         self._timeouts = {
             "connect": waits.connect,
             "read": waits.first_byte,
@@ -152,10 +156,10 @@ class HttpcoreConnection:
         try:
             self._response = await self._connection.handle_async_request(
                 httpcore.Request(
-                    request.method,
-                    request.url,
-                    headers=[*request.headers, *length],
-                    content=request.body,
+                    head.method,
+                    head.url,
+                    headers=[*head.headers, *lines],
+                    content=body,
                     extensions={"timeout": self._timeouts},
                 )
             )
@@ -171,9 +175,11 @@ class HttpcoreConnection:
         if self._chunks is None:
             return b""
         try:
-            return await anext(self._chunks, b"")
+            chunk = await anext(self._chunks, b"")
         except FAILURES as failure:
             raise our_error(failure, self.received) from None
+        self.complete = not chunk
+        return chunk
 
     async def finish(self) -> bool:
         with anyio.move_on_after(_CLOSE_SECONDS, shield=True):

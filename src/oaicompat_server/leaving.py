@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from typing import Any
 
 from oaicompat_server.framing import Receive, Scope
 
-_LEAVING = "oaicompat.leaving"
+LEAVING = "oaicompat.leaving"
+"""Where a server of ours leaves in the scope what tells that the client has left."""
 
 
 class Leaving:
@@ -42,19 +42,9 @@ class Leaving:
             self._left()
 
 
-def promise(scope: Any) -> None:
-    """Promise that it will be `told` when the client of this request leaves."""
-    scope[_LEAVING] = Leaving()
-
-
-def told(scope: Any) -> None:
-    """Keep the promise: the client has left."""
-    scope[_LEAVING].tell()
-
-
 def listen(scope: Scope, receive: Receive, left: Callable[[], None]) -> Callable[[], None]:
     """Call `left` once the client leaves; return what ends that. The body must have been read."""
-    leaving: Leaving | None = scope.get(_LEAVING)
+    leaving: Leaving | None = scope.get(LEAVING)
     if leaving is None:
         return _watched(receive, left)
     leaving.listen(left)

@@ -19,7 +19,7 @@ from oaicompat.media import sniff
 from oaicompat.supplies import Supplies
 from oaicompat_server.admission import Admission
 from oaicompat_server.checked_network import CheckedNetwork, Names
-from oaicompat_server.connection import Outgoing, Waits
+from oaicompat_server.connection import Waits, head_of
 from oaicompat_server.http11 import Http11Connection
 from oaicompat_server.links import Hosts, Link, Unfetchable, follow, parse_link
 from oaicompat_server.settings import MediaSettings
@@ -155,11 +155,10 @@ class _Fetching:
             raise Unfetchable("Media are not fetched from this host.")
         connection = self._connect(link.host)
         seconds = self._settings.timeout
-        request = Outgoing("GET", link.url, (("host", link.host), *_HEADERS))
         try:
-            status, headers = await connection.exchange(
-                request, Waits(seconds, seconds, seconds, seconds)
-            )
+            head = head_of("GET", link.url, (("host", link.host), *_HEADERS))
+            waits = Waits(seconds, seconds, seconds, seconds)
+            status, headers = await connection.exchange(head, b"", waits)
             if status in _REDIRECTING:
                 return follow(link, headers.get("location", ""))
             _check_head(status, headers)

@@ -1,15 +1,16 @@
 """TCP and TLS for upstream connections: httpcore's network interfaces, straight on asyncio's transports.
 
-One rule: a wait costs one future and one timer. What has come is returned at once and in one piece; a read
-that is cancelled loses nothing, and a connection attempt that is cancelled leaves no socket behind.
+One rule: a wait costs one future. What has come is returned at once and in one piece; a read that is
+cancelled loses nothing, and a connection attempt that is cancelled leaves no socket behind.
 """
 
 from __future__ import annotations
 
 import asyncio
+import math
 import socket
 import ssl
-from collections import deque
+import time
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from typing import Any, cast
 
@@ -19,6 +20,8 @@ import httpcore
 from oaicompat_server.resolver import Resolver
 
 _HIGH_WATER = 512 * 1024
+_EARLY_SECONDS = 0.001
+"""What a timer of the loop may ring too early: its time is in whole milliseconds."""
 _STAGGER_SECONDS = 0.25
 _OPTIONS: Sequence[httpcore.SOCKET_OPTION] = (
     (socket.IPPROTO_TCP, socket.TCP_NODELAY, 1),
@@ -28,12 +31,16 @@ _INFO = {"client_addr": "sockname", "server_addr": "peername"}
 
 
 class AsyncioStream(asyncio.Protocol, httpcore.AsyncNetworkStream):
-    """One connection: the protocol of its transport, and what reads and writes it."""
+    """One connection: the protocol of its transport, and a `Wire`.
+
+    Its alarm stays set when a wait ends in time, and is set anew where it rings too soon for the one that goes
+    on then: a wait costs no timer.
+    """
 
     def __init__(self) -> None:
         self._loop = asyncio.get_running_loop()
         self._transport: asyncio.Transport | None = None
-        self._pieces: deque[bytes] = deque()
+        self._pieces: list[bytes] = []
         self._size = 0
         self._reading_paused = False
         self._writing_paused = False
@@ -42,6 +49,9 @@ class AsyncioStream(asyncio.Protocol, httpcore.AsyncNetworkStream):
         self._error: Exception | None = None
         self._reader: asyncio.Future[None] | None = None
         self._writer: asyncio.Future[None] | None = None
+        self._until = math.inf
+        self._rings = math.inf
+        self._alarm: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)
@@ -52,7 +62,10 @@ class AsyncioStream(asyncio.Protocol, httpcore.AsyncNetworkStream):
         if self._size > _HIGH_WATER and not self._reading_paused and self._transport is not None:
             self._reading_paused = True
             self._transport.pause_reading()
-        _wake(self._reader)
+        reader = self._reader
+        if reader is not None:
+            self._reader = None
+            _wake(reader)
 
     def eof_received(self) -> None:
         self._ended = True
@@ -61,6 +74,7 @@ class AsyncioStream(asyncio.Protocol, httpcore.AsyncNetworkStream):
     def connection_lost(self, exc: Exception | None) -> None:
         self._ended = self._lost = True
         self._error = exc
+        self._silence()
         _wake(self._reader)
         _wake(self._writer)
 
@@ -71,58 +85,97 @@ class AsyncioStream(asyncio.Protocol, httpcore.AsyncNetworkStream):
         self._writing_paused = False
         _wake(self._writer)
 
-    async def read(self, max_bytes: int, timeout: float | None = None) -> bytes:  # noqa: ASYNC109
-        """Return what has come, at most `max_bytes`, b"" at the end; waits only when nothing is there."""
-        while not self._pieces:
-            if self._ended:
-                if self._error is not None:
-                    raise httpcore.ReadError
-                return b""
-            self._reader = self._loop.create_future()
-            try:
-                await self._wait(self._reader, timeout, httpcore.ReadTimeout)
-            finally:
-                self._reader = None
-        data = self._pieces.popleft() if len(self._pieces) == 1 else b"".join(self._pieces)
-        self._pieces.clear()
+    def send(self, data: bytes, seconds: float | None) -> Awaitable[None] | None:
+        transport = self._transport
+        if transport is None or self._lost or transport.is_closing():
+            raise httpcore.WriteError
+        transport.write(data)
+        return self._sent(seconds) if self._writing_paused else None
+
+    def allow(self, seconds: float | None) -> None:
+        self._until = math.inf if seconds is None else time.monotonic() + seconds
+
+    def arrival(self) -> asyncio.Future[None]:
+        reader = self._loop.create_future()
+        if self._pieces or self._ended:
+            reader.set_result(None)
+            return reader
+        self._reader = reader
+        if self._until < self._rings:
+            self._set_alarm()
+        return reader
+
+    def take(self) -> bytes:
+        pieces = self._pieces
+        if not pieces:
+            if self._error is not None:
+                raise httpcore.ReadError
+            return b""
+        data = pieces[0] if len(pieces) == 1 else b"".join(pieces)
+        pieces.clear()
         self._size = 0
-        if len(data) > max_bytes:
-            data, rest = data[:max_bytes], data[max_bytes:]
-            self._pieces.append(rest)
-            self._size = len(rest)
         if self._reading_paused and not self._ended and self._transport is not None:
             self._reading_paused = False
             self._transport.resume_reading()
         return data
 
+    def quiet(self) -> bool:
+        return not (self._ended or self._pieces)
+
+    async def read(self, max_bytes: int, timeout: float | None = None) -> bytes:  # noqa: ASYNC109
+        """Return what has come, at most `max_bytes`, b"" at the end; waits only when nothing is there."""
+        self.allow(timeout)
+        await self.arrival()
+        data = self.take()
+        if len(data) > max_bytes:
+            data, rest = data[:max_bytes], data[max_bytes:]
+            self._pieces.append(rest)
+            self._size = len(rest)
+        return data
+
     async def write(self, buffer: bytes, timeout: float | None = None) -> None:  # noqa: ASYNC109
         """Send, and wait while more is under way than the transport likes."""
-        if self._transport is None or self._lost or self._transport.is_closing():
-            raise httpcore.WriteError
-        self._transport.write(buffer)
+        unsent = self.send(buffer, timeout)
+        if unsent is not None:
+            await unsent
+
+    async def _sent(self, seconds: float | None) -> None:
+        """Wait while more is under way than the transport likes."""
         while self._writing_paused and not self._lost:
-            self._writer = self._loop.create_future()
+            self._writer = writer = self._loop.create_future()
+            timer = None
+            if seconds is not None:
+                timer = self._loop.call_later(seconds, _expire, writer)
             try:
-                await self._wait(self._writer, timeout, httpcore.WriteTimeout)
+                await writer
             finally:
                 self._writer = None
+                if timer is not None:
+                    timer.cancel()
         if self._lost:
             raise httpcore.WriteError
 
-    async def _wait(
-        self,
-        waiter: asyncio.Future[None],
-        seconds: float | None,
-        expired: type[httpcore.TimeoutException],
-    ) -> None:
-        if seconds is None:
-            await waiter
+    def _set_alarm(self) -> None:
+        if self._alarm is not None:
+            self._alarm.cancel()
+        self._rings = self._until
+        self._alarm = self._loop.call_later(self._rings - time.monotonic(), self._ring)
+
+    def _ring(self) -> None:
+        self._silence()
+        reader = self._reader
+        if reader is None or reader.done():
             return
-        timer = self._loop.call_later(seconds, _expire, waiter, expired)
-        try:
-            await waiter
-        finally:
-            timer.cancel()
+        if time.monotonic() + _EARLY_SECONDS < self._until:
+            self._set_alarm()
+        else:
+            reader.set_exception(httpcore.ReadTimeout())
+
+    def _silence(self) -> None:
+        self._rings = math.inf
+        if self._alarm is not None:
+            self._alarm.cancel()
+            self._alarm = None
 
     async def aclose(self) -> None:
         """Cut the connection; what is still unsent is dropped."""
@@ -131,6 +184,7 @@ class AsyncioStream(asyncio.Protocol, httpcore.AsyncNetworkStream):
     def abort(self) -> None:
         """Cut the connection now."""
         self._ended = True
+        self._silence()
         self._pieces.clear()
         if self._transport is not None:
             self._transport.abort()
@@ -166,7 +220,7 @@ class AsyncioStream(asyncio.Protocol, httpcore.AsyncNetworkStream):
     def get_extra_info(self, info: str) -> Any:
         """Return what httpcore asks of a stream; `is_readable` tells of bytes, an end or an error."""
         if info == "is_readable":
-            return self._ended or bool(self._pieces)
+            return not self.quiet()
         if self._transport is None:
             return None
         return self._transport.get_extra_info(_INFO.get(info, info))
@@ -177,9 +231,9 @@ def _wake(waiter: asyncio.Future[None] | None) -> None:
         waiter.set_result(None)
 
 
-def _expire(waiter: asyncio.Future[None], expired: type[Exception]) -> None:
-    if not waiter.done():
-        waiter.set_exception(expired())
+def _expire(writer: asyncio.Future[None]) -> None:
+    if not writer.done():
+        writer.set_exception(httpcore.WriteTimeout())
 
 
 class AsyncioBackend(httpcore.AsyncNetworkBackend):

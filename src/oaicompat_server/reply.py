@@ -6,8 +6,12 @@ memory or time before the body has a cap.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import httpcore
 import httptools
+
+from oaicompat_server.connection import header_map
 
 HEAD_BYTES = 64 * 1024
 INTERIM_REPLIES = 16
@@ -17,8 +21,9 @@ _WITHOUT_BODY = frozenset({204, 304})
 class ReplyParser:
     """Parses the replies of one connection, one after the other.
 
-    `status` and `headers` are there once `headed`; `take()` gives the body as it comes; `complete` is its end,
-    after which `reusable` tells about the connection. Every method raises `httpcore.RemoteProtocolError`.
+    `status`, `headers` and `lines`, the headers as they came, are there once `headed`; `take()` gives the body
+    as its `pieces` come; `complete` is its end, after which `reusable` tells about the connection. Every method
+    raises `httpcore.RemoteProtocolError`.
     """
 
     def __init__(self) -> None:
@@ -28,7 +33,7 @@ class ReplyParser:
     def begin(self, method: str) -> None:
         """Expect the reply to a request of this method."""
         self._bodiless = method == "HEAD"
-        self._pieces: list[bytes] = []
+        self.pieces: list[bytes] = []
         self._idle_bytes = 0
         self._head_bytes = 0
         self._interim = 0
@@ -36,7 +41,8 @@ class ReplyParser:
         self._extra = False
         self._keep_alive = False
         self.status = 0
-        self.headers: list[tuple[bytes, bytes]] = []
+        self.lines: list[tuple[bytes, bytes]] = []
+        self.headers: Mapping[str, str] = {}
         self.headed = False
         self.complete = False
 
@@ -55,7 +61,7 @@ class ReplyParser:
             if not self.complete:
                 raise httpcore.RemoteProtocolError from None
             self._extra = True
-        self._idle_bytes = 0 if self._pieces else self._idle_bytes + len(data)
+        self._idle_bytes = 0 if self.pieces else self._idle_bytes + len(data)
         if self._idle_bytes > HEAD_BYTES and not self.complete:
             raise httpcore.RemoteProtocolError
 
@@ -67,10 +73,10 @@ class ReplyParser:
 
     def take(self) -> bytes:
         """Return what came of the body since the last call, in one piece."""
-        pieces = self._pieces
+        pieces = self.pieces
         if not pieces:
             return b""
-        self._pieces = []
+        self.pieces = []
         return pieces[0] if len(pieces) == 1 else b"".join(pieces)
 
     def close(self) -> None:
@@ -85,7 +91,7 @@ class ReplyParser:
         if self._head_bytes > HEAD_BYTES:
             raise httpcore.RemoteProtocolError
         if not self.headed:
-            self.headers.append((name.lower(), value))
+            self.lines.append((name.lower(), value))
 
     def on_headers_complete(self) -> None:
         if self._parser is None or self.complete:
@@ -96,27 +102,28 @@ class ReplyParser:
             if self.status == 101 or self._interim > INTERIM_REPLIES:
                 raise httpcore.RemoteProtocolError
             return
-        self._check_length()
+        self.headers = header_map(self.lines)
+        self._check_length(self.headers)
         self._keep_alive = self._parser.should_keep_alive() and not self._bodiless
         self.headed = True
         self.complete = self._bodiless
 
     def on_body(self, body: bytes) -> None:
         if not self.complete:
-            self._pieces.append(body)
+            self.pieces.append(body)
 
     def on_message_complete(self) -> None:
         if self.headed:
             self.complete = True
         else:
-            self.headers.clear()
+            self.lines.clear()
 
-    def _check_length(self) -> None:
+    def _check_length(self, headers: Mapping[str, str]) -> None:
         """Refuse a reply whose body would have two lengths, or one that is not understood."""
-        lengths = [value for name, value in self.headers if name == b"content-length"]
-        codings = [value.lower() for name, value in self.headers if name == b"transfer-encoding"]
-        if len(lengths) > 1 or (lengths and codings):
+        length, coding = headers.get("content-length"), headers.get("transfer-encoding")
+        if length is not None and (coding is not None or "," in length):
             raise httpcore.RemoteProtocolError
-        if codings and codings != [b"chunked"]:
+        if coding is not None and coding.lower() != "chunked":
             raise httpcore.RemoteProtocolError
-        self._until_close = not (lengths or codings or self.status in _WITHOUT_BODY)
+        known = length is not None or coding is not None
+        self._until_close = not (known or self.status in _WITHOUT_BODY)

@@ -27,7 +27,8 @@ import uvicorn
 from oaicompat_server.accepting import Accepting
 from oaicompat_server.auth import App
 from oaicompat_server.descriptors import connection_cap, raise_descriptor_limit
-from oaicompat_server.guard import GuardedProtocol, Limits, guarded
+from oaicompat_server.guard import GuardedProtocol, guarded
+from oaicompat_server.limits import Limits
 from oaicompat_server.relay import Relay
 from oaicompat_server.settings import ConfigError
 from oaicompat_server.upgraded import upgraded

@@ -1,4 +1,4 @@
-"""Ending connections whose client does not take what is sent to it.
+"""Ending connections on which nothing moves: the client does not take what is sent to it, or asks for nothing.
 
 One rule: only a client that takes nothing is cut; one that reads slowly keeps its connection as long as some
 arrives in every interval. It is aborted, because a close would wait for ever until all is sent.
@@ -7,6 +7,7 @@ arrives in every interval. It is aborted, because a close would wait for ever un
 from __future__ import annotations
 
 import asyncio
+import time
 
 _SLOWEST = 500.0
 
@@ -41,3 +42,40 @@ class WriteStall:
             transport.abort()
         else:
             self.begin(transport)
+
+
+class Idleness:
+    """Closes one connection after so many `seconds` without a request; it has one timer, which looks in.
+
+    `since` is when it began, on the monotonic clock, and 0 while something is under way.
+    """
+
+    def __init__(
+        self, loop: asyncio.AbstractEventLoop, transport: asyncio.Transport, seconds: float
+    ) -> None:
+        self._loop = loop
+        self._transport = transport
+        self._seconds = seconds
+        self._timer: asyncio.TimerHandle | None = None
+        self.since = 0.0
+
+    def begin(self) -> None:
+        """Wait for a request from now on."""
+        self.since = time.monotonic()
+        if self._timer is None:
+            self._timer = self._loop.call_later(self._seconds, self._look)
+
+    def end(self) -> None:
+        """Stop waiting."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def _look(self) -> None:
+        now = time.monotonic()
+        wait = (self.since or now) + self._seconds - now
+        if wait > 0.001:
+            self._timer = self._loop.call_later(wait, self._look)
+        else:
+            self._timer = None
+            self._transport.close()

@@ -15,7 +15,7 @@ from wsproto.utilities import LocalProtocolError
 
 from oaicompat.dialects.chat import encode_error
 from oaicompat.errors import InvalidRequestError
-from oaicompat_server.guard import Limits
+from oaicompat_server.limits import Limits
 from oaicompat_server.stalling import WriteStall
 
 DRAIN = "oaicompat.drain"

@@ -11,20 +11,20 @@ import asyncio
 import ssl
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping
-from functools import lru_cache
+from functools import lru_cache, partial
 from types import TracebackType
 from typing import Protocol
 from urllib.parse import urlsplit
 
 import anyio
 import httpcore
-from msgspec import Struct
 
 from oaicompat.errors import UpstreamError, UpstreamProtocolError
 from oaicompat_server.connection import (
     Connection,
-    Outgoing,
+    Head,
     Waits,
+    head_of,
     origin_of,
     tls_context,
 )
@@ -47,13 +47,6 @@ Connector = Callable[[str], Connection]
 """Returns a new connection to an origin."""
 
 
-class Place(Struct, frozen=True):
-    """Where connections lead: scheme, host and port of the upstream, and the proxy before it."""
-
-    origin: str
-    proxy: Secret = NO_PROXY
-
-
 class Request(Protocol):
     """What of the core's `UpstreamRequest` is needed here."""
 
@@ -71,17 +64,74 @@ def waits_of(settings: UpstreamSettings) -> Waits:
 
 
 class Response:
-    """A reply whose head has come; iterate over it for the body."""
+    """One request and its reply: entering it sends the request and waits for the head; iterate over the body.
+
+    Its connection is given back or closed at its end.
+    """
+
+    __slots__ = (
+        "_body", "_connection", "_failed", "_head", "_idle", "_left", "_until", "_waits", "headers", "status",
+    )  # fmt: skip
+
+    _connection: Connection
+    _failed: bool
+    status: int
+    headers: Mapping[str, str]
 
     def __init__(
-        self, connection: Connection, status: int, headers: Mapping[str, str], cap: int | None
+        self, idle: _FreeList, head: Head, body: bytes, waits: Waits, cap: int | None
     ) -> None:
-        self.status = status
-        self.headers = headers
-        self._connection = connection
-        self._failed = not 200 <= status < 300
-        self._left = ERROR_BODY_CAP if self._failed else cap
+        self._idle = idle
+        self._head = head
+        self._body = body
+        self._waits = waits
+        self._left = cap
         self._until = 0.0
+
+    async def __aenter__(self) -> Response:
+        connection = self._idle.take()
+        reused = connection is not None
+        while True:
+            if connection is None:
+                connection = self._idle.connect()
+            try:
+                self.status, self.headers = await connection.exchange(
+                    self._head, self._body, self._waits
+                )
+                _check_head(self.status, self.headers)
+                break
+            except UpstreamError as error:
+                stale = reused and error.status != 504 and not connection.received
+                await connection.aclose()
+                if not stale:
+                    raise
+                connection, reused = None, False
+            except BaseException:
+                await connection.aclose()
+                raise
+        self._connection = connection
+        self._failed = not 200 <= self.status < 300
+        if self._failed:
+            self._left = ERROR_BODY_CAP
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        connection = self._connection
+        if error is not None:
+            await connection.aclose()
+            return
+        try:
+            again = await connection.finish()
+        except BaseException:
+            await connection.aclose()
+            raise
+        if again and not self._idle.push(connection):
+            await connection.aclose()
 
     def __aiter__(self) -> Response:
         return self
@@ -91,6 +141,11 @@ class Response:
         if not chunk:
             raise StopAsyncIteration
         return chunk
+
+    @property
+    def complete(self) -> bool:
+        """Tell whether all has been read: `read` gives b"" from now on, and need not be called."""
+        return self._connection.complete
 
     async def read(self) -> bytes:
         """Return the next bytes, b"" at the end.
@@ -123,64 +178,15 @@ class Response:
         return chunk[: self._left]
 
 
-class _Open:
-    """The span of one request; the connection is given back or closed at its end."""
-
-    def __init__(
-        self, upstream: Upstream, request: Outgoing, cap: int | None, place: Place
-    ) -> None:
-        self._upstream = upstream
-        self._request = request
-        self._cap = cap
-        self._connection: Connection | None = None
-        self._place = place
-
-    async def __aenter__(self) -> Response:
-        connection = self._upstream.take(self._place)
-        reused = connection is not None
-        while True:
-            self._connection = connection or self._upstream.connect(self._place)
-            try:
-                status, headers = await self._connection.exchange(
-                    self._request, self._upstream.waits
-                )
-                _check_head(status, headers)
-                return Response(self._connection, status, headers, self._cap)
-            except UpstreamError as error:
-                stale = reused and error.status != 504 and not self._connection.received
-                await self._connection.aclose()
-                if not stale:
-                    raise
-                connection, reused = None, False
-            except BaseException:
-                await self._connection.aclose()
-                raise
-
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        connection = self._connection
-        if connection is None:
-            return
-        if error is not None:
-            await connection.aclose()
-            return
-        try:
-            again = await connection.finish()
-        except BaseException:
-            await connection.aclose()
-            raise
-        if again and not self._upstream.give_back(self._place, connection):
-            await connection.aclose()
-
-
 class _FreeList:
-    """The idle connections of one origin, each with the time it came, the newest last."""
+    """The connections to one place: what makes them, and the idle ones, each with its time, the newest last.
 
-    def __init__(self, most: int, seconds: float) -> None:
+    A place is an origin and the proxy before it.
+    """
+
+    def __init__(self, connect: Callable[[], Connection], most: int, seconds: float) -> None:
+        self.connect = connect
+        self.closed = False
         self._loop = asyncio.get_running_loop()
         self._most = most
         self._seconds = seconds
@@ -191,19 +197,27 @@ class _FreeList:
     def __len__(self) -> int:
         return len(self._idle)
 
-    def pop(self) -> Connection | None:
-        """Return the newest one, or None."""
-        return self._idle.pop()[1] if self._idle else None
+    def take(self) -> Connection | None:
+        """Take the newest one that is still open, closing dead ones on the way."""
+        while self._idle:
+            connection = self._idle.pop()[1]
+            if connection.usable():
+                return connection
+            self._discard(connection)
+        return None
 
-    def push(self, connection: Connection) -> None:
-        """Keep a connection; close the oldest one when there are too many."""
+    def push(self, connection: Connection) -> bool:
+        """Keep a connection, and close the oldest one when there are too many; False after the end."""
+        if self.closed:
+            return False
         self._idle.append((self._loop.time(), connection))
         if len(self._idle) > self._most:
-            self.discard(self._idle.popleft()[1])
+            self._discard(self._idle.popleft()[1])
         elif self._timer is None:
             self._look_in(self._seconds)
+        return True
 
-    def discard(self, connection: Connection) -> None:
+    def _discard(self, connection: Connection) -> None:
         """Close a connection that is of no use any more."""
         task = self._loop.create_task(connection.aclose())
         self._closing.add(task)
@@ -217,17 +231,18 @@ class _FreeList:
         self._timer = None
         late = self._loop.time() - self._seconds + _TIMER_SLACK
         while self._idle and self._idle[0][0] <= late:
-            self.discard(self._idle.popleft()[1])
+            self._discard(self._idle.popleft()[1])
         if self._idle:
             self._look_in(self._idle[0][0] + self._seconds - self._loop.time())
 
     async def aclose(self) -> None:
-        """Close them all."""
+        """Close them all, and those in use once they are given back."""
+        self.closed = True
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-        while (connection := self.pop()) is not None:
-            await connection.aclose()
+        while self._idle:
+            await self._idle.pop()[1].aclose()
         for task in tuple(self._closing):
             await task
 
@@ -252,7 +267,7 @@ class Upstream:
         fast = settings.http == "fast"
         self._network: httpcore.AsyncNetworkBackend
         self._network = AsyncioBackend(resolver) if fast else NamedNetwork(resolver)
-        self._idle: dict[Place, _FreeList] = {}
+        self._lists: dict[tuple[str, Secret], _FreeList] = {}
         self._closed = False
 
     def open(
@@ -261,28 +276,30 @@ class Upstream:
         headers: Iterable[tuple[str, str]] = (),
         body_limit: int | None = BODY_CAP,
         proxy: Secret = NO_PROXY,
-    ) -> _Open:
-        """Return a context manager that sends the request and gives a `Response`; raises `UpstreamError`.
+    ) -> Response:
+        """Return what sends the request and gives its reply, once it is entered; raises `UpstreamError`.
 
         `proxy` is the URL of the HTTP proxy to go through, empty for none. A reused connection that turns out
         to be dead before a byte of the reply is replaced once, silently.
         """
-        parts = urlsplit(request.url)
-        lines = _lines(parts.netloc, tuple(headers))
-        outgoing = Outgoing(request.method, request.url, lines, request.body)
-        return _Open(self, outgoing, body_limit, Place(f"{parts.scheme}://{parts.netloc}", proxy))
+        head = _head(request.method, request.url, tuple(headers))
+        place = (head.origin, proxy)
+        idle = self._lists.get(place)
+        if idle is None:
+            idle = self._lists[place] = self._free_list(place)
+        return Response(idle, head, request.body, self.waits, body_limit)
 
     def idle_count(self) -> int:
         """Return how many connections wait for reuse."""
-        return sum(map(len, self._idle.values()))
+        return sum(map(len, self._lists.values()))
 
-    def connect(self, place: Place) -> Connection:
+    def _new(self, url: str, proxy: Secret) -> Connection:
         """Return a new connection; nothing is sent yet."""
         if self._connect is not None:
-            return self._connect(place.origin)
-        origin = origin_of(place.origin)
-        context = self.secure() if place.origin.startswith("https:") else None
-        network = TunnelBackend(self._network, place.proxy) if place.proxy else self._network
+            return self._connect(url)
+        origin = origin_of(url)
+        context = self.secure() if url.startswith("https:") else None
+        network = TunnelBackend(self._network, proxy) if proxy else self._network
         if self._settings.http == "fast":
             return Http11Connection(origin, context, network)
         return own_connection(origin, context, self._settings.idle_expiry, network)
@@ -293,42 +310,26 @@ class Upstream:
             self._context = tls_context()
         return self._context
 
-    def take(self, place: Place) -> Connection | None:
-        """Take the newest idle connection that is still open, closing dead ones on the way."""
-        idle = self._idle.get(place)
-        if idle is None:
-            return None
-        while (connection := idle.pop()) is not None:
-            if connection.usable():
-                return connection
-            idle.discard(connection)
-        return None
-
-    def give_back(self, place: Place, connection: Connection) -> bool:
-        """Keep a connection for reuse, and close the oldest one over the cap; False after the end."""
-        if self._closed:
-            return False
-        idle = self._idle.get(place)
-        if idle is None:
-            idle = _FreeList(self._settings.max_idle, self._settings.idle_expiry)
-            self._idle[place] = idle
-        idle.push(connection)
-        return True
+    def _free_list(self, place: tuple[str, Secret]) -> _FreeList:
+        connect = partial(self._new, *place)
+        idle = _FreeList(connect, self._settings.max_idle, self._settings.idle_expiry)
+        idle.closed = self._closed
+        return idle
 
     async def aclose(self) -> None:
         """Close every idle connection, and those in use once they are given back."""
         self._closed = True
-        idle, self._idle = self._idle, {}
-        for connections in idle.values():
-            await connections.aclose()
+        for idle in self._lists.values():
+            await idle.aclose()
 
 
-@lru_cache(256)
-def _lines(host: str, headers: tuple[tuple[str, str], ...]) -> tuple[tuple[str, str], ...]:
-    lines = {"host": host, "accept-encoding": "identity"}
+@lru_cache(512)
+def _head(method: str, url: str, headers: tuple[tuple[str, str], ...]) -> Head:
+    """Return the head of a request; a model's and a credential's are the same in every request."""
+    lines = {"host": urlsplit(url).netloc, "accept-encoding": "identity"}
     lines.update((name.lower(), value) for name, value in headers)
     lines.pop("content-length", None)
-    return tuple(lines.items())
+    return head_of(method, url, tuple(lines.items()))
 
 
 def _check_head(status: int, headers: Mapping[str, str]) -> None:

@@ -15,7 +15,7 @@ import time
 from tests.fuzz.corpus import mutated
 from tests.support.gateway import Gateway, gateway
 
-from oaicompat_server.guard import Limits
+from oaicompat_server.limits import Limits
 
 _BODY = b'{"model":"gpt-4o","messages":[{"role":"user","content":"hi"}]}'
 _HEAD = b"Host: 127.0.0.1:%d\r\nContent-Type: application/json\r\n"

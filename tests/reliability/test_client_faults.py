@@ -19,7 +19,7 @@ from tests.support.processes import KEY, gateway_process
 
 from oaicompat_server import bodies
 from oaicompat_server.app import create_app
-from oaicompat_server.guard import Limits
+from oaicompat_server.limits import Limits
 from oaicompat_server.secret import Secret
 from oaicompat_server.settings import (
     Config,

@@ -18,7 +18,7 @@ from hypothesis.stateful import (
 )
 from msgspec import Struct
 
-from oaicompat_server.connection import Outgoing, Waits, network_error
+from oaicompat_server.connection import Head, Waits, network_error
 from oaicompat_server.settings import UpstreamSettings
 from oaicompat_server.upstream import Upstream
 
@@ -40,17 +40,19 @@ class Plug:
 
     def __init__(self, origin: str) -> None:
         self.origin = origin
-        self.busy = self.closed = self.dead = self.ended = False
+        self.busy = self.closed = self.dead = self.complete = False
         self.received = False
         self.head: asyncio.Future[None] | None = None
         self.chunk: asyncio.Future[bytes] | None = None
 
-    async def exchange(self, request: Outgoing, waits: Waits) -> tuple[int, Mapping[str, str]]:
-        assert request.url == f"{self.origin}/x"
+    async def exchange(
+        self, head: Head, body: bytes, waits: Waits
+    ) -> tuple[int, Mapping[str, str]]:
+        assert head.url == f"{self.origin}/x"
         assert not self.busy, "used twice at once"
         assert not self.closed, "used after its end"
         assert not self.dead, "used though it was dead before"
-        self.busy, self.ended, self.received = True, False, False
+        self.busy, self.complete, self.received = True, False, False
         self.head = asyncio.get_running_loop().create_future()
         try:
             await self.head
@@ -65,12 +67,12 @@ class Plug:
             chunk = await self.chunk
         finally:
             self.chunk = None
-        self.ended = not chunk
+        self.complete = not chunk
         return chunk
 
     async def finish(self) -> bool:
         await asyncio.sleep(0)
-        if not self.ended:
+        if not self.complete:
             await self.aclose()
             return False
         self.busy = False

@@ -13,7 +13,7 @@ import pytest
 from tests.support.gateway import Serving, serving
 
 from oaicompat_server.framing import Receive, Scope, Send
-from oaicompat_server.guard import Limits
+from oaicompat_server.limits import Limits
 
 LIMITS = Limits(
     header_seconds=0.5,
@@ -41,6 +41,12 @@ async def _app(scope: Scope, receive: Receive, send: Send) -> None:
         size += len(message.get("body", b""))
         if not message.get("more_body"):
             break
+    if scope["path"].startswith("/told"):
+        told = [scope["method"], scope["http_version"], scope["query_string"], scope["raw_path"]]
+        told += [scope["path"], sorted(scope["headers"])]
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await send({"type": "http.response.body", "body": repr(told).encode()})
+        return
     if scope["path"] == "/slow":
         await anyio.sleep(0.9)
     await send({"type": "http.response.start", "status": 200, "headers": []})
@@ -249,3 +255,40 @@ def test_regression_the_guards_own_replies_carry_our_headers(
     assert lines[b"x-request-id"] == b"mine" or (sane and b"mine" not in sent)
     assert int(lines[b"openai-processing-ms"]) < 3000
     assert lines[b"openai-version"] == b"2020-10-01"
+
+
+def test_each_request_of_a_connection_has_what_its_own_head_says(served: Serving) -> None:
+    asked = [
+        (b"GET", b"/told", "/told", b"", b"a"),
+        (b"GET", b"/told", "/told", b"", b"b"),
+        (b"POST", b"/told", "/told", b"", b"b"),
+        (b"POST", b"/told?x=%2F?y#z", "/told", b"x=%2F?y", b"b"),
+        (b"POST", b"/told/%C3%A9%2f", "/told/\u00e9/", b"", b"b"),
+        (b"GET", b"/told", "/told", b"", b"a"),
+    ]
+    with _connect(served) as plug:
+        for method, target, path, query, value in asked:
+            plug.sendall(b"%b %b HTTP/1.1\r\nHost: a\r\nX-A: %b\r\n\r\n" % (method, target, value))
+            raw = target.partition(b"?")[0]
+            headers = [(b"host", b"a"), (b"x-a", value)]
+            told = repr([method.decode(), "1.1", query, raw, path, headers]).encode()
+            assert told in plug.recv(65536)
+        plug.sendall(b"GET /told HTTP/1.0\r\nHost: a\r\n\r\n")
+        assert b"'1.0'" in _until_closed(plug)[0]
+
+
+def test_a_long_field_that_began_behind_another_request_is_refused(served: Serving) -> None:
+    with _connect(served) as plug:
+        plug.sendall(GET + b"GET /x HTTP/1.1\r\nHost: a\r\nX: " + b"x" * 4000)
+        assert _status(plug.recv(65536)) == 200
+        plug.sendall(b"x" * 200 + b"\r\n\r\n")
+        assert _status(_until_closed(plug)[0]) == 431
+
+
+def test_trailers_count_as_header_fields(served: Serving) -> None:
+    head = b"POST /x HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n"
+    with _connect(served) as plug:
+        plug.sendall(head + b"X: y\r\n" * 18 + b"\r\n")
+        assert _status(plug.recv(65536)) == 200
+        plug.sendall(head + b"X: y\r\n" * 19 + b"\r\n")
+        assert _status(_until_closed(plug)[0]) == 431

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import ssl
+import time
+import weakref
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
+from unittest import mock
 
 import anyio
 import httpcore
@@ -16,7 +20,7 @@ from tests.support.certificates import make_certificates, serving, trusting
 
 from oaicompat.errors import UpstreamError
 from oaicompat_server.http11 import Http11Connection
-from oaicompat_server.network import AsyncioBackend
+from oaicompat_server.network import AsyncioBackend, AsyncioStream
 from oaicompat_server.reply import HEAD_BYTES, ReplyParser
 from oaicompat_server.settings import UpstreamSettings
 from oaicompat_server.upstream import Upstream
@@ -160,8 +164,8 @@ def test_a_pool_of_httpcore_can_hold_it_and_a_mock_network_carry_it() -> None:
             return Http11Connection(origin, backend=self._network_backend)
 
     async def run() -> None:
-        mock = httpcore.AsyncMockBackend([OK + b"Content-Length: 5\r\n\r\n", b"hello"])
-        async with Pool(network_backend=mock) as pool:
+        network = httpcore.AsyncMockBackend([OK + b"Content-Length: 5\r\n\r\n", b"hello"])
+        async with Pool(network_backend=network) as pool:
             reply = await pool.request("GET", "http://example.com/")
             assert (reply.status, reply.content) == (200, b"hello")
 
@@ -201,6 +205,50 @@ def test_a_head_that_drips_ends_at_its_deadline() -> None:
                 async with upstream.open(Get(f"http://127.0.0.1:{port}/")):
                     pass
             assert caught.value.status == 504
+
+    asyncio.run(run())
+
+
+def test_waits_that_end_in_time_cost_no_timer_and_others_end_at_theirs() -> None:
+    async def run() -> None:
+        loop = asyncio.get_running_loop()
+        stream = AsyncioStream()
+        with mock.patch.object(loop, "call_later", wraps=loop.call_later) as timers:
+            for seconds in (0.05, 0.1, 5.0, 0.2):
+                for _ in range(10):
+                    loop.call_soon(stream.data_received, b"x")
+                    assert await stream.read(9, seconds) == b"x"
+        assert [call.args[0] for call in timers.mock_calls] == [pytest.approx(0.05, abs=0.04)]
+        for seconds in (0.2, 0.01, 0.1):
+            loop.call_soon(stream.data_received, b"x")
+            await stream.read(9, 60.0)
+            began = time.monotonic()
+            with pytest.raises(httpcore.ReadTimeout):
+                await stream.read(9, seconds)
+            assert seconds - 0.002 <= time.monotonic() - began < seconds + 0.1
+        stream.eof_received()
+        assert await stream.read(9, 1.0) == b""
+
+    asyncio.run(run())
+
+
+def test_an_alarm_rings_for_nobody_once_its_stream_is_cut() -> None:
+    async def run() -> None:
+        loop = asyncio.get_running_loop()
+        for cut in (AsyncioStream.abort, lambda stream: stream.connection_lost(None)):
+            stream = AsyncioStream()
+            with mock.patch.object(loop, "call_later", wraps=loop.call_later) as timers:
+                reading = asyncio.ensure_future(stream.read(9, 600.0))
+                loop.call_soon(cut, stream)
+                await asyncio.sleep(0)
+                await asyncio.sleep(0)
+            assert timers.call_count == 1
+            gone = weakref.ref(stream)
+            reading.cancel()
+            await asyncio.wait([reading])
+            del stream, reading, timers
+            gc.collect()
+            assert gone() is None
 
     asyncio.run(run())
 

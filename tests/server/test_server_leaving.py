@@ -6,38 +6,40 @@ import asyncio
 from typing import Any
 
 from oaicompat_server.framing import Message
-from oaicompat_server.leaving import listen, promise, told
+from oaicompat_server.leaving import LEAVING, Leaving, listen
 
 
 async def unasked() -> Message:
     raise AssertionError("our own server tells, nobody waits for its messages")
 
 
+def promised() -> tuple[dict[str, Any], Leaving]:
+    leaving = Leaving()
+    return {LEAVING: leaving}, leaving
+
+
 def test_a_server_that_promises_to_tell_does() -> None:
     left: list[str] = []
-    scope: dict[str, Any] = {}
-    promise(scope)
+    scope, leaving = promised()
     listen(scope, unasked, lambda: left.append("left"))
     assert not left
-    told(scope)
+    leaving.tell()
     assert left == ["left"]
 
 
 def test_who_listens_late_is_told_at_once() -> None:
     left: list[str] = []
-    scope: dict[str, Any] = {}
-    promise(scope)
-    told(scope)
+    scope, leaving = promised()
+    leaving.tell()
     listen(scope, unasked, lambda: left.append("left"))
     assert left == ["left"]
 
 
 def test_who_ignores_is_not_told() -> None:
     left: list[str] = []
-    scope: dict[str, Any] = {}
-    promise(scope)
+    scope, leaving = promised()
     listen(scope, unasked, lambda: left.append("left"))()
-    told(scope)
+    leaving.tell()
     assert not left
 
 

@@ -95,6 +95,20 @@ def test_connection_is_reused_and_asked_for_no_compression() -> None:
     _test(work)
 
 
+def test_a_reply_tells_when_all_of_it_was_read() -> None:
+    async def work(simulator: Simulator, upstream: Upstream) -> None:
+        simulator.enqueue([Head(length=4), Body(b"fi"), Wait(0.05), Body(b"ne"), Finish()])
+        async with upstream.open(Post(simulator.url + "/x"), HEADERS) as response:
+            told = [response.complete]
+            while await response.read():
+                told.append(response.complete)
+            assert told in ([False, False, True], [False, False, False])
+            assert response.complete
+        assert upstream.idle_count() == 1
+
+    _test(work)
+
+
 def test_concurrent_requests_have_a_connection_each_and_the_newest_serves_next() -> None:
     async def work(simulator: Simulator, upstream: Upstream) -> None:
         for _ in range(5):

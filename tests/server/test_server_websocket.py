@@ -23,7 +23,7 @@ from websockets.sync.client import ClientConnection, connect
 
 from oaicompat_server import websocket
 from oaicompat_server.auth import App
-from oaicompat_server.guard import Limits
+from oaicompat_server.limits import Limits
 from oaicompat_server.secret import Secret
 from oaicompat_server.settings import AuthSettings, Config, ServerSettings
 from oaicompat_server.upgraded import DRAIN

@@ -23,7 +23,7 @@ from tests.support.witness import Witness
 
 from oaicompat_server.app import create_app
 from oaicompat_server.auth import App
-from oaicompat_server.guard import Limits
+from oaicompat_server.limits import Limits
 from oaicompat_server.pool import SourceOf
 from oaicompat_server.relay import Relay
 from oaicompat_server.secret import Secret

@@ -1,0 +1,270 @@
+"""One request and its answer, as an ASGI application receives and sends them.
+
+One rule: the head of an answer waits for what comes in the same turn of the loop, never longer, because one
+write to the socket costs as much as converting a small answer. What is sent is what uvicorn's own cycle sends;
+no header can bring a line of its own into the head.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import re
+from collections.abc import Awaitable, Callable
+from functools import lru_cache
+from http import HTTPStatus
+from typing import Protocol
+
+from uvicorn.protocols.http.flow_control import HIGH_WATER_LIMIT, FlowControl
+
+from oaicompat_server.framing import (
+    CLOSE,
+    JSON_TYPE,
+    Headers,
+    Message,
+    Receive,
+    Scope,
+    Send,
+    send_body,
+)
+from oaicompat_server.leaving import Leaving
+
+_PHRASES = {status.value: status.phrase for status in HTTPStatus}
+_STATUS_LINES = {
+    status: f"HTTP/1.1 {status} {_PHRASES.get(status, '')}".encode() for status in range(100, 600)
+}
+_NO_NAME = re.compile(rb'[\x00-\x1f\x7f()<>@,;:\[\]={} \t\\"]')
+_CONTROLS = bytes({*range(0x20), 0x7F} - {ord("\t")})
+_LENGTH, _CODING, _CONNECTION = b"content-length: ", b"transfer-encoding: ", b"connection: "
+_FRAMING = frozenset({_LENGTH, _CODING, _CONNECTION})
+_BODILESS = (204, 304)
+_INTERIM = b"HTTP/1.1 100 Continue\r\n\r\n"
+
+_FAULT_HEADERS: Headers = [(b"content-type", b"text/plain; charset=utf-8"), CLOSE]
+
+App = Callable[[Scope, Receive, Send], Awaitable[None]]
+
+logger = logging.getLogger("uvicorn.error")
+
+
+class Connection(Protocol):
+    """What a cycle uses of the connection that it is on."""
+
+    loop: asyncio.AbstractEventLoop
+    transport: asyncio.Transport
+    flow: FlowControl
+    tasks: set[asyncio.Task[None]]
+
+    def on_response_complete(self) -> None:
+        """Take the news that the answer is complete."""
+        ...
+
+
+class Cycle(Leaving):
+    """A request whose head has come; it tells who listens that the client has left."""
+
+    __slots__ = (
+        "_chunked",
+        "_connection",
+        "_expecting",
+        "_fresh",
+        "_head_only",
+        "_held",
+        "_left_to_send",
+        "_news",
+        "_pieces",
+        "_task",
+        "http_version",
+        "keep_alive",
+        "more_body",
+        "response_complete",
+        "response_started",
+        "unread",
+    )
+
+    def __init__(
+        self, connection: Connection, scope: Scope, keep_alive: bool, expecting: bool
+    ) -> None:
+        super().__init__()
+        self.http_version: str = scope["http_version"]
+        self.keep_alive = keep_alive
+        self.more_body = True
+        self.unread = 0
+        self.response_started = False
+        self.response_complete = False
+        self._connection = connection
+        self._expecting = expecting
+        self._pieces: list[bytes] = []
+        self._fresh = False
+        self._news: asyncio.Event | None = None
+        self._head_only = scope["method"] == "HEAD"
+        self._held = b""
+        self._chunked: bool | None = None
+        self._left_to_send = 0
+
+    def start(self, app: App, scope: Scope) -> None:
+        """Have the application answer, in a task of its own."""
+        self._task = self._connection.loop.create_task(self._run(app, scope))
+        self._connection.tasks.add(self._task)
+
+    def feed(self, body: bytes) -> None:
+        """Take what has come of the body; reading pauses where much of it was not received."""
+        self._pieces.append(body)
+        self.unread += len(body)
+        if self.unread > HIGH_WATER_LIMIT:
+            self._connection.flow.pause_reading()
+        self._wake()
+
+    def end_body(self) -> None:
+        """Take the news that the body is complete."""
+        self.more_body = False
+        self._wake()
+
+    def tell(self) -> None:
+        """Take the news that the client has left."""
+        super().tell()
+        self._wake()
+
+    def _wake(self) -> None:
+        self._fresh = True
+        if self._news is not None:
+            self._news.set()
+
+    async def receive(self) -> Message:
+        """Return what has come of the body since the last time, once there is more, or the disconnect."""
+        connection = self._connection
+        if self._expecting and not connection.transport.is_closing():
+            self._expecting = False
+            connection.transport.write(_INTERIM)
+        if not (self.gone or self.response_complete):
+            if connection.flow.read_paused:
+                connection.flow.resume_reading()
+            if not self._fresh:
+                await self._until_fresh()
+        if self.gone or self.response_complete:
+            return {"type": "http.disconnect"}
+        self._fresh = False
+        body, self._pieces, self.unread = b"".join(self._pieces), [], 0
+        return {"type": "http.request", "body": body, "more_body": self.more_body}
+
+    async def _until_fresh(self) -> None:
+        self._news = self._news or asyncio.Event()
+        while not self._fresh:
+            self._news.clear()
+            await self._news.wait()
+
+    async def send(self, message: Message) -> None:
+        """Send the head of the answer, or some of its body; nothing where the client has left."""
+        if self._connection.flow.write_paused and not self.gone:
+            await self._connection.flow.drain()
+        if self.gone:
+            return
+        kind = message["type"]
+        if self.response_complete:
+            raise RuntimeError(f"{kind!r} was sent after the answer was complete.")
+        if kind != ("http.response.body" if self.response_started else "http.response.start"):
+            raise RuntimeError(f"{kind!r} was sent out of turn.")
+        if self.response_started:
+            self._send_body(message.get("body", b""), message.get("more_body", False))
+        else:
+            self._send_head(message["status"], message.get("headers", ()))
+
+    def _send_head(self, status: int, headers: Headers) -> None:
+        self.response_started = True
+        self._expecting = closing = False
+        lines = [_STATUS_LINES[status]]
+        for name, value in headers:
+            begin = _begin(name)
+            if begin in _FRAMING:
+                closing = self._heed(begin, value) or closing
+            lines.append(begin + value)
+        if not (self.keep_alive or closing):
+            lines.append(b"connection: close")
+        if self._chunked is None and not self._head_only and status not in _BODILESS:
+            self._chunked = True
+            lines.append(b"transfer-encoding: chunked")
+        lines += (b"", b"")
+        head = b"\r\n".join(lines)
+        if len(head) - len(head.translate(None, _CONTROLS)) != 2 * len(lines) - 2:
+            raise RuntimeError("Invalid HTTP header value.")
+        self._held = head
+        self._connection.loop.call_soon(self._release)
+
+    def _heed(self, begin: bytes, value: bytes) -> bool:
+        """Take from a header how the body is framed; return whether it says that the connection closes."""
+        if begin == _LENGTH and self._chunked is None:
+            self._chunked = False
+            self._left_to_send = int(value)
+        elif begin == _CODING and value.lower() == b"chunked":
+            self._chunked = True
+            self._left_to_send = 0
+        elif begin == _CONNECTION and b"close" in map(bytes.strip, value.lower().split(b",")):
+            self.keep_alive = False
+            return True
+        return False
+
+    def _send_body(self, body: bytes, more: bool) -> None:
+        if self._head_only:
+            body = b""
+            self._left_to_send = 0
+        elif self._chunked:
+            end = b"" if more else b"0\r\n\r\n"
+            body = b"%x\r\n%b\r\n%b" % (len(body), body, end) if body else end
+        else:
+            self._left_to_send -= len(body)
+            if self._left_to_send < 0:
+                raise RuntimeError("Response content longer than Content-Length")
+        if self._held:
+            body, self._held = self._held + body, b""
+        if body:
+            self._connection.transport.write(body)
+        if not more:
+            self._complete()
+
+    def _complete(self) -> None:
+        if self._left_to_send:
+            raise RuntimeError("Response content shorter than Content-Length")
+        self.response_complete = True
+        self._wake()
+        if not self.keep_alive:
+            self._connection.transport.close()
+        self._connection.on_response_complete()
+
+    def _release(self) -> None:
+        if self._held:
+            head, self._held = self._held, b""
+            self._connection.transport.write(head)
+
+    async def _run(self, app: App, scope: Scope) -> None:
+        try:
+            await app(scope, self.receive, self.send)
+            if not (self.response_complete or self.gone):
+                done = "completing" if self.response_started else "starting"
+                await self._fail(f"ASGI callable returned without {done} response.")
+        except BaseException as fault:
+            await self._fail("Exception in ASGI application\n", fault)
+        finally:
+            self._connection.tasks.discard(self._task)
+
+    async def _fail(self, reason: str, fault: BaseException | None = None) -> None:
+        logger.error(reason, exc_info=fault)
+        if self.response_started:
+            self._release()
+            self._connection.transport.close()
+        else:
+            await send_body(self.send, 500, _FAULT_HEADERS, b"Internal Server Error")
+
+
+@lru_cache(256)
+def _begin(name: bytes) -> bytes:
+    """Return how the line of a header begins; raises `RuntimeError` where that is no name."""
+    if _NO_NAME.search(name):
+        raise RuntimeError("Invalid HTTP header name.")
+    return name.lower() + b": "
+
+
+def last_answer(status: int, headers: Headers, body: bytes) -> bytes:
+    """Return a whole answer in JSON, after which its connection is closed."""
+    length = (b"content-length", b"%d" % len(body))
+    lines = [_begin(name) + value for name, value in (JSON_TYPE, length, CLOSE, *headers)]
+    return b"\r\n".join([_STATUS_LINES[status], *lines, b"", body])
