@@ -30,6 +30,9 @@ Headers = list[tuple[bytes, bytes]]
 Fields = Mapping[bytes, bytes]
 """The first value of each header, by its name in lower case."""
 
+FIELDS = "oaicompat.fields"
+"""Where the gate leaves in the scope the `Fields` of a request."""
+
 JSON_TYPE = (b"content-type", b"application/json")
 CLOSE = (b"connection", b"close")
 _VERSION = (b"openai-version", b"2020-10-01")
@@ -75,7 +78,12 @@ def session_of(fields: Fields) -> str:
 
 def request_id_of(headers: Headers) -> str:
     """Return the client's own X-Request-Id when it is a sane token, else a new one."""
-    sent = find_header(headers, b"x-request-id")
+    return request_id_in(fields_of(headers))
+
+
+def request_id_in(fields: Fields) -> str:
+    """Return what `request_id_of` does, of headers that have been read."""
+    sent = fields.get(b"x-request-id")
     if sent is not None and _REQUEST_ID.match(sent):
         return sent.decode("ascii")
     return f"req_{token()}"
