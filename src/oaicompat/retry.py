@@ -179,7 +179,7 @@ def _header(value: str, now: float | None) -> float | None:
 
 
 _MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
-_HTTP_DATE = re.compile(
+_HTTP_DATE = (
     r"(?:Mon|Tue|Wed|Thu|Fri|Sat|Sun), ([0-3][0-9]) ([A-Z][a-z]{2}) ([0-9]{4})"
     r" ([0-2][0-9]):([0-5][0-9]):([0-6][0-9]) GMT"
 )
@@ -187,7 +187,7 @@ _HTTP_DATE = re.compile(
 
 def _http_date(value: str) -> float | None:
     """Turn an IMF-fixdate (RFC 9110 section 5.6.7) into Unix seconds."""
-    found = _HTTP_DATE.fullmatch(value)
+    found = re.fullmatch(_HTTP_DATE, value)
     if found is None or found[2] not in _MONTHS:
         return None
     day, year, hour, minute, second = (int(found[group]) for group in (1, 3, 4, 5, 6))
@@ -227,8 +227,8 @@ def _told(error: dict[str, object]) -> Iterator[float | None]:
 
 
 _UNIT_SECONDS = MappingProxyType({"d": 86_400.0, "h": 3_600.0, "m": 60.0, "s": 1.0, "ms": 0.001})
-_AMOUNT = re.compile(r"([0-9]+(?:\.[0-9]+)?)(ms|[dhms])")
-_DURATION = re.compile(r"(?:[0-9]+(?:\.[0-9]+)?(?:ms|[dhms])){1,5}")
+_AMOUNT = r"([0-9]+(?:\.[0-9]+)?)(ms|[dhms])"
+_DURATION = r"(?:[0-9]+(?:\.[0-9]+)?(?:ms|[dhms])){1,5}"
 
 
 def _duration(value: object) -> float | None:
@@ -236,9 +236,9 @@ def _duration(value: object) -> float | None:
     match value:
         case int() | float():
             return _number(value)
-        case str() if _DURATION.fullmatch(value):
+        case str() if re.fullmatch(_DURATION, value):
             return sum(
-                float(amount) * _UNIT_SECONDS[unit] for amount, unit in _AMOUNT.findall(value)
+                float(amount) * _UNIT_SECONDS[unit] for amount, unit in re.findall(_AMOUNT, value)
             )
         case {"seconds": seconds, **rest}:
             whole, nanos = _number(seconds), _number(rest.get("nanos", 0))
@@ -259,19 +259,18 @@ def _number(value: object) -> float | None:
     return number if number >= 0 else None
 
 
-_IN_WORDS = re.compile(
-    r"\b(?:retry|try again) (?:in|after) (?:about )?"
+_IN_WORDS = (
+    r"(?i)\b(?:retry|try again) (?:in|after) (?:about )?"
     r"((?:[0-9]+(?:\.[0-9]+)? ?"
     r"(?:milliseconds?|ms|days?|d|hours?|h|minutes?|mins?|m|seconds?|secs?|s)\b,? ?){1,5}"
-    r"|(?:[0-9]+(?:\.[0-9]+)?(?:ms|[dhms])){1,5}\b)",
-    re.IGNORECASE,
+    r"|(?:[0-9]+(?:\.[0-9]+)?(?:ms|[dhms])){1,5}\b)"
 )
-_WORD_AMOUNT = re.compile(r"([0-9]+(?:\.[0-9]+)?) ?(mil|ms|[dhms])")
+_WORD_AMOUNT = r"([0-9]+(?:\.[0-9]+)?) ?(mil|ms|[dhms])"
 
 
 def _message(message: str) -> float | None:
-    found = _IN_WORDS.search(message[:4_000])
+    found = re.search(_IN_WORDS, message[:4_000])
     if found is None:
         return None
-    amounts = _WORD_AMOUNT.findall(found[1].lower())
+    amounts = re.findall(_WORD_AMOUNT, found[1].lower())
     return sum(float(amount) * _UNIT_SECONDS[unit.replace("mil", "ms")] for amount, unit in amounts)

@@ -32,6 +32,7 @@ class Sampling(Struct, frozen=True, omit_defaults=True, gc=False):
 
 
 B = TypeVar("B", bound=Struct)
+_FIELDS = msgspec.structs.fields(Sampling)
 _values = attrgetter(*Sampling.__struct_fields__)
 
 
@@ -42,8 +43,7 @@ def respell(base: type[B], spelling: Mapping[str, str | None]) -> type[B]:
     that is missing is spelled alike. The result decodes like `base` and `scalars` reads it; what the wire does
     not have is `None` on it.
     """
-    fields = msgspec.structs.fields(Sampling)
-    known = [field for field in fields if spelling.get(field.name, "") is not None]
+    known = [field for field in _FIELDS if spelling.get(field.name, "") is not None]
     absent = [
         name for name in spelling if spelling[name] is None and name not in base.__struct_fields__
     ]

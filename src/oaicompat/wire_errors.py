@@ -21,7 +21,7 @@ _UNPARSED = (
     "We could not parse the JSON body of your request. "
     "The API expects a JSON payload, but what was sent was not valid JSON: {}."
 )
-_STEP = re.compile(r"\.([^.\[\]]+)|\[(\d+)\]|\[\.\.\.\]")
+_STEP = r"\.([^.\[\]]+)|\[(\d+)\]|\[\.\.\.\]"
 _KINDS = {
     "int": "an integer",
     "float": "a decimal",
@@ -156,10 +156,12 @@ def translated(
     if not at:
         what, path = path, ""
     path = path.removesuffix("`")
-    steps = tuple(name or (int(index) if index else None) for name, index in _STEP.findall(path))
+    steps = tuple(
+        name or (int(index) if index else None) for name, index in re.findall(_STEP, path)
+    )
     fault = _Fault(what, path.removesuffix("[...]").lstrip("."), steps, body, kind)
     for pattern, refuse in _REFUSALS:
-        found = pattern.match(what)
+        found = re.match(pattern, what)
         if found:
             return refuse(fault, found)
     return _refused(fault, f"Invalid value for '{fault.param}': {clipped(what)}.", "invalid_value")
@@ -249,13 +251,11 @@ def _shown(value: Any) -> str:
     return clipped(msgspec.json.encode(value).decode())
 
 
-_REFUSALS: tuple[
-    tuple[re.Pattern[str], Callable[[_Fault, re.Match[str]], InvalidRequestError]], ...
-] = (
-    (re.compile(r"Object missing required field `(.*)`\Z", re.DOTALL), _missing),
-    (re.compile(r"Object contains unknown field `(.*)`\Z", re.DOTALL), _unknown),
-    (re.compile(r"Invalid (?:enum )?value (.*)\Z", re.DOTALL), _unsupported),
-    (re.compile(r"Expected `(\w+)` of length ([<>])= (\d+)\Z"), _bad_length),
-    (re.compile(r"Expected `(\w+)` ([<>])=? (\S+)\Z"), _out_of_bounds),
-    (re.compile(r"Expected `([^`]*)`(?:, got `(\w+)`)?\Z"), _mistyped),
+_REFUSALS: tuple[tuple[str, Callable[[_Fault, re.Match[str]], InvalidRequestError]], ...] = (
+    (r"(?s)Object missing required field `(.*)`\Z", _missing),
+    (r"(?s)Object contains unknown field `(.*)`\Z", _unknown),
+    (r"(?s)Invalid (?:enum )?value (.*)\Z", _unsupported),
+    (r"Expected `(\w+)` of length ([<>])= (\d+)\Z", _bad_length),
+    (r"Expected `(\w+)` ([<>])=? (\S+)\Z", _out_of_bounds),
+    (r"Expected `([^`]*)`(?:, got `(\w+)`)?\Z", _mistyped),
 )

@@ -78,18 +78,22 @@ _OVERLOADED = {"code": 503, "status": "UNAVAILABLE", "message": "no"}
 # What may be otherwise: where, the field, its values.
 _ODDITIES: tuple[tuple[str, str, tuple[Any, ...]], ...] = (
     ("candidate", "finishReason", (1, None, "MAX_TOKENS", "SAFETY", "NEW")),
-    ("candidate", "index", (None, 1)),
-    ("candidate", "finishMessage", ("said",)),
+    ("candidate", "index", (None, 1, -1, 0.0, False, "0")),
+    ("candidate", "finishMessage", ("said", 5)),
     ("candidate", "continuationToken", ("", "c")),
     ("candidate", "citationMetadata", (None, _CITED)),
+    ("candidate", "groundingMetadata", (None, {})),
+    ("candidate", "urlContextMetadata", (None, {})),
+    ("candidate", "logprobsResult", (None, {})),
     ("candidate", "safetyRatings", ([],)),
     ("part", "thought", (None, False, True)),
     ("part", "thoughtSignature", (None, "", "c2ln")),
     ("part", "functionCall", (None, _CALL)),
+    ("part", "newField", (None, {})),
     ("body", "usageMetadata", (None, {}, {"promptTokenCount": "seven"})),
     ("body", "promptFeedback", (None, {}, {"blockReason": "SAFETY"})),
     ("body", "responseId", (None, "")),
-    ("body", "modelVersion", (None, "gemini-x")),
+    ("body", "modelVersion", (None, "gemini-x", 5)),
     ("body", "error", (None, _OVERLOADED)),
 )
 _ODD = tuple((where, name, value) for where, name, values in _ODDITIES for value in values)

@@ -40,12 +40,12 @@ _PROJECT_REASONS = frozenset(
         "USER_PROJECT_DENIED",
     }
 )
-_KEY = re.compile(
+_KEY = (
     r"API key (?:not valid|expired|not found)|Your API key was reported as leaked"
     r"|(?:Permission denied: )?Consumer '[^']*' has been suspended"
     r"|Method doesn't allow unregistered callers"
 )
-_PROJECT = re.compile(
+_PROJECT = (
     r"User location is not supported for the API|Gemini API free tier is not available"
     r"|Your project has been denied access|(?:[A-Z][\w.]* ){1,5}has not been used in project"
     r"|Requests (?:to this API|from|made from) .{0,200} are blocked"
@@ -54,11 +54,9 @@ _PROJECT = re.compile(
     r"|The billing account for the owning project is disabled"
     r"|Request had insufficient authentication scopes"
 )
-_PLACE = re.compile(
-    r"(?i)in your (?:current )?(?:country|region|location)|location is not supported"
-)
-_TIER = re.compile(r"(?i)\bfree tier\b")
-_MODEL = re.compile(
+_PLACE = r"(?i)in your (?:current )?(?:country|region|location)|location is not supported"
+_TIER = r"(?i)\bfree tier\b"
+_MODEL = (
     r"(?i)\bmodels?/|\b(?:tuned|publisher) ?model\b|\b(?:access|use) (?:to )?(?:this|the) model\b"
 )
 
@@ -66,27 +64,27 @@ _MODEL = re.compile(
 def find_denial(reasons: Iterable[str], message: str) -> Denied:
     """Tell whom a denial is about, by the reasons of its details and its text."""
     named = frozenset(reasons)
-    if named & _KEY_REASONS or _KEY.match(message):
+    if named & _KEY_REASONS or re.match(_KEY, message):
         return "key"
-    if named & _PROJECT_REASONS or _PROJECT.match(message):
+    if named & _PROJECT_REASONS or re.match(_PROJECT, message):
         return "project"
-    if _PLACE.search(message):
+    if re.search(_PLACE, message):
         return "place"
-    if _TIER.search(message):
+    if re.search(_TIER, message):
         return "tier"
-    return "model" if _MODEL.search(message) else "resource"
+    return "model" if re.search(_MODEL, message) else "resource"
 
 
-_PROJECT_CODES: tuple[tuple[frozenset[str], re.Pattern[str], str], ...] = (
+_PROJECT_CODES: tuple[tuple[frozenset[str], str, str], ...] = (
     (frozenset(), _PLACE, "unsupported_country_region_territory"),
     (
         frozenset({"SERVICE_DISABLED"}),
-        re.compile(r"has not been used in project"),
+        r"has not been used in project",
         "upstream_api_disabled",
     ),
     (
         frozenset({"BILLING_DISABLED"}),
-        re.compile(r"(?i)\bbilling\b"),
+        r"(?i)\bbilling\b",
         "upstream_billing_required",
     ),
 )
@@ -96,6 +94,6 @@ def project_code(reasons: Iterable[str], message: str) -> str:
     """Return the error code of a denial that is about a project, or where it is used from."""
     named = frozenset(reasons)
     for about, text, code in _PROJECT_CODES:
-        if named & about or text.search(message):
+        if named & about or re.search(text, message):
             return code
     return "upstream_access_denied"

@@ -149,20 +149,18 @@ def _string(value: object) -> str:
     return value if isinstance(value, str) else ""
 
 
-_MODEL = re.compile(r"\bmodels?/|Publisher Model|ListModels")
-_TOO_LARGE = re.compile(r"payload size exceeds")
-_TOO_LONG = re.compile(r"(?i)token count\D*(\d*)\D*exceeds the maximum number of \D*(\d*)")
-_SIGNATURE = re.compile(r"(?i)thought[_ ]?signature")
-_FETCH = re.compile(
+_MODEL = r"\bmodels?/|Publisher Model|ListModels"
+_TOO_LARGE = r"payload size exceeds"
+_TOO_LONG = r"(?i)token count\D*(\d*)\D*exceeds the maximum number of \D*(\d*)"
+_SIGNATURE = r"(?i)thought[_ ]?signature"
+_FETCH = (
     r"Cannot fetch content from the provided URL|\bURL_[A-Z]|(?i:unsupported file uri)"
     r"|(?i:fail(?:ed|ure) to (?:fetch|download))"
 )
-_MEDIA = re.compile(
-    r"(?i)unsupported mime ?type|unable to process input (?:image|video|audio|file)"
-)
-_RESPONSE_SCHEMA = re.compile(r"schema produces a constraint|schema in GenerationConfig")
-_TOOL_SCHEMA = re.compile(r"A FunctionDeclaration in the request")
-_PER_DAY = re.compile(r"(?i)per[_ ]?day|daily|\blimit: 0\b|credits are depleted")
+_MEDIA = r"(?i)unsupported mime ?type|unable to process input (?:image|video|audio|file)"
+_RESPONSE_SCHEMA = r"schema produces a constraint|schema in GenerationConfig"
+_TOOL_SCHEMA = r"A FunctionDeclaration in the request"
+_PER_DAY = r"(?i)per[_ ]?day|daily|\blimit: 0\b|credits are depleted"
 
 
 def _classify(failed: _Failed) -> Failure:
@@ -173,7 +171,7 @@ def _classify(failed: _Failed) -> Failure:
             return _credential(failed)
         case 403:
             return _forbidden(failed)
-        case 404 if _MODEL.search(failed.message):
+        case 404 if re.search(_MODEL, failed.message):
             return _model_not_found(failed)
         case 413:
             return _too_large(failed)
@@ -191,10 +189,10 @@ def _refused(failed: _Failed) -> Failure:
     told = failed.name == "FAILED_PRECONDITION" and whom in ("place", "tier")
     if told or whom in ("key", "project"):
         return _denied(failed)
-    if _TOO_LARGE.search(failed.message):
+    if re.search(_TOO_LARGE, failed.message):
         return _too_large(failed)
     for pattern, outcome in _REFUSALS:
-        if found := pattern.search(failed.message):
+        if found := re.search(pattern, failed.message):
             return outcome(failed, found)
     return _request(failed)
 
@@ -316,7 +314,7 @@ def _not_fetched(failed: _Failed, found: re.Match[str]) -> UpstreamError:
     return _invalid(failed, message, path="contents", code="invalid_image_url")
 
 
-_REFUSALS: tuple[tuple[re.Pattern[str], Callable[[_Failed, re.Match[str]], UpstreamError]], ...] = (
+_REFUSALS: tuple[tuple[str, Callable[[_Failed, re.Match[str]], UpstreamError]], ...] = (
     (_TOO_LONG, _context_length),
     (_SIGNATURE, _bad_signature),
     (_FETCH, _not_fetched),
@@ -334,8 +332,8 @@ _REFUSALS: tuple[tuple[re.Pattern[str], Callable[[_Failed, re.Match[str]], Upstr
 def _limited(failed: _Failed) -> UpstreamError:
     """Tell a rate, which passes within a minute, from a quota, which does not (gateway 7.3)."""
     seen = " ".join((*failed.quotas, failed.message))
-    quota = failed.exhausted or _PER_DAY.search(seen) is not None
-    named = next((scrub(one) for one in failed.quotas if _PER_DAY.search(one) or not quota), "")
+    quota = failed.exhausted or re.search(_PER_DAY, seen) is not None
+    named = next((scrub(one) for one in failed.quotas if re.search(_PER_DAY, one) or not quota), "")
     what = "You exceeded your current upstream quota" if quota else "Rate limit reached upstream"
     message = f"{what} for {failed.model}{f' ({named[:100]})' if named else ''}."
     if failed.wait is not None:

@@ -29,7 +29,7 @@ Fields = Mapping[str, Raw]
 
 
 def _fields(struct: type[Struct]) -> dict[str, str]:
-    return {each.encode_name: each.name for each in msgspec.structs.fields(struct)}
+    return dict(zip(struct.__struct_encode_fields__, struct.__struct_fields__, strict=True))
 
 
 # Several candidates are several choices, and how many there are is the dialect's to know.

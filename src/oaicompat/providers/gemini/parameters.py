@@ -47,28 +47,25 @@ CLIENT_PARAMETERS: dict[str, str] = {
 }
 
 # What messages without a violation speak of, in gemini-wire sections 3 and 6.
-_SPOKEN_OF: tuple[tuple[re.Pattern[str], str], ...] = tuple(
-    (re.compile(pattern), path)
-    for pattern, path in (
-        (r"CachedContent|[Cc]ached content", "cachedContent"),
-        (r"Multiple candidates|\bcandidate_?[Cc]ount\b", "generationConfig.candidateCount"),
-        (r"Penalty is not enabled", "generationConfig.frequencyPenalty"),
-        (r"Logprobs is not enabled", "generationConfig.responseLogprobs"),
-        (r"response mime type", "generationConfig.responseMimeType"),
-        (r"\bstop_?[Ss]equences\b", "generationConfig.stopSequences"),
-        (r"\bmax_?[Oo]utput_?[Tt]okens\b", "generationConfig.maxOutputTokens"),
-        (r"\btemperature\b", "generationConfig.temperature"),
-        (r"\btop_?[Pp]\b", "generationConfig.topP"),
-        (r"\btop_?[Kk]\b", "generationConfig.topK"),
-        (r"(?i)\bthinking\b|Budget \d+ is invalid", "generationConfig.thinkingConfig"),
-        (r"(?i)function calling config|allowed_function_names", "toolConfig"),
-        (r"model turn|function response|function call turn|valid role|\bcontents\b", "contents"),
-        (r"(?i)function[_ ]?declaration|Tool use with|Built-in tools", "tools"),
-    )
+_SPOKEN_OF: tuple[tuple[str, str], ...] = (
+    (r"CachedContent|[Cc]ached content", "cachedContent"),
+    (r"Multiple candidates|\bcandidate_?[Cc]ount\b", "generationConfig.candidateCount"),
+    (r"Penalty is not enabled", "generationConfig.frequencyPenalty"),
+    (r"Logprobs is not enabled", "generationConfig.responseLogprobs"),
+    (r"response mime type", "generationConfig.responseMimeType"),
+    (r"\bstop_?[Ss]equences\b", "generationConfig.stopSequences"),
+    (r"\bmax_?[Oo]utput_?[Tt]okens\b", "generationConfig.maxOutputTokens"),
+    (r"\btemperature\b", "generationConfig.temperature"),
+    (r"\btop_?[Pp]\b", "generationConfig.topP"),
+    (r"\btop_?[Kk]\b", "generationConfig.topK"),
+    (r"(?i)\bthinking\b|Budget \d+ is invalid", "generationConfig.thinkingConfig"),
+    (r"(?i)function calling config|allowed_function_names", "toolConfig"),
+    (r"model turn|function response|function call turn|valid role|\bcontents\b", "contents"),
+    (r"(?i)function[_ ]?declaration|Tool use with|Built-in tools", "tools"),
 )
-_AT = re.compile(r"(?: at '|GenerateContentRequest\.)([\w.\[\]]{1,200})")
-_INDEX = re.compile(r"\[\d*\]")
-_HUMP = re.compile(r"_+([a-z])")
+_AT = r"(?: at '|GenerateContentRequest\.)([\w.\[\]]{1,200})"
+_INDEX = r"\[\d*\]"
+_HUMP = r"_+([a-z])"
 
 
 def client_parameter(path: str, spelling: Mapping[str, str] = CHAT) -> str | None:
@@ -76,7 +73,7 @@ def client_parameter(path: str, spelling: Mapping[str, str] = CHAT) -> str | Non
 
     `spelling` maps neutral names to the client's, as a request holds it; without it they are chat's.
     """
-    steps = [_camel(step) for step in _INDEX.sub("", path).split(".")]
+    steps = [_camel(step) for step in re.sub(_INDEX, "", path).split(".")]
     while steps:
         if (found := CLIENT_PARAMETERS.get(".".join(steps))) is not None:
             return spelling.get(found, found)
@@ -85,7 +82,7 @@ def client_parameter(path: str, spelling: Mapping[str, str] = CHAT) -> str | Non
 
 
 def _camel(step: str) -> str:
-    return _HUMP.sub(lambda found: found[1].upper(), step.lstrip("_"))
+    return re.sub(_HUMP, lambda found: found[1].upper(), step.lstrip("_"))
 
 
 def upstream_path(fields: Iterable[str], message: str) -> str | None:
@@ -97,6 +94,6 @@ def upstream_path(fields: Iterable[str], message: str) -> str | None:
     for field in fields:
         if field:
             return field.removeprefix("GenerateContentRequest.")
-    if found := _AT.search(message):
+    if found := re.search(_AT, message):
         return found[1].rstrip(".:")
-    return next((path for pattern, path in _SPOKEN_OF if pattern.search(message)), None)
+    return next((path for pattern, path in _SPOKEN_OF if re.search(pattern, message)), None)

@@ -11,22 +11,19 @@ import re
 LONGEST_MESSAGE = 500
 _LONGEST_EXCERPT = 200
 
-_SECRETS: tuple[tuple[re.Pattern[str], str], ...] = tuple(
-    (re.compile(pattern), replacement)
-    for pattern, replacement in (
-        (r"-----BEGIN [A-Z ]*-----(?s:.*?)(?:-----END [A-Z ]*-----|\Z)", "***"),
-        (r"(?i)\bbearer\s+[^\s\"',]+", "Bearer ***"),
-        (r"(?i)\b((?:api_?|x-goog-api-)?key|token|access_token|project)=[^\s&\"'<>]+", r"\1=***"),
-        (r"\b(api_key|project_number|project|projects):[^\s\"',]+", r"\1:***"),
-        (r"AIza[\w-]+|\bAQ\.[\w-]{8,}|ya29\.[\w.-]+|\b1//[\w-]{8,}|\bsk-[\w-]{8,}", "***"),
-        (r"\beyJ[\w-]{8,}\.[\w-]+(?:\.[\w-]*)?", "***"),
-        (r"\b[0-9a-f]{40}\b", "***"),
-        (r"\bprojects/[^\s/\"'`,]+", "projects/***"),
-        (r"(?i)\b(project(?: number| id)?) [`'\"#]?\d{5,}[`'\"]?", r"\1 ***"),
-        (r"(?i)\b(on resource project) [^\s,]+", r"\1 ***"),
-        (r"[\w.+-]+@[\w-]+(?:\.[\w-]+)+", "***"),
-        (r"/{0,2}[\w.-]*googleapis\.com/?", ""),
-    )
+_SECRETS: tuple[tuple[str, str], ...] = (
+    (r"-----BEGIN [A-Z ]*-----(?s:.*?)(?:-----END [A-Z ]*-----|\Z)", "***"),
+    (r"(?i)\bbearer\s+[^\s\"',]+", "Bearer ***"),
+    (r"(?i)\b((?:api_?|x-goog-api-)?key|token|access_token|project)=[^\s&\"'<>]+", r"\1=***"),
+    (r"\b(api_key|project_number|project|projects):[^\s\"',]+", r"\1:***"),
+    (r"AIza[\w-]+|\bAQ\.[\w-]{8,}|ya29\.[\w.-]+|\b1//[\w-]{8,}|\bsk-[\w-]{8,}", "***"),
+    (r"\beyJ[\w-]{8,}\.[\w-]+(?:\.[\w-]*)?", "***"),
+    (r"\b[0-9a-f]{40}\b", "***"),
+    (r"\bprojects/[^\s/\"'`,]+", "projects/***"),
+    (r"(?i)\b(project(?: number| id)?) [`'\"#]?\d{5,}[`'\"]?", r"\1 ***"),
+    (r"(?i)\b(on resource project) [^\s,]+", r"\1 ***"),
+    (r"[\w.+-]+@[\w-]+(?:\.[\w-]+)+", "***"),
+    (r"/{0,2}[\w.-]*googleapis\.com/?", ""),
 )
 
 
@@ -37,7 +34,7 @@ def scrub(text: str) -> str:
     """
     clean = printable(text[: 4 * LONGEST_MESSAGE])
     for pattern, replacement in _SECRETS:
-        clean = pattern.sub(replacement, clean)
+        clean = re.sub(pattern, replacement, clean)
     return limit(" ".join(clean.split()))
 
 
@@ -52,9 +49,9 @@ def limit(text: str, longest: int = LONGEST_MESSAGE) -> str:
     return text if len(text) <= longest else text[: longest - 1].rstrip() + "…"
 
 
-_UNREAD = re.compile(r"(?is)<(script|style|head)\b.*?(?:</\1\s*>|\Z)|<[^>]*(?:>|\Z)|&[#\w]{1,10};")
+_UNREAD = r"(?is)<(script|style|head)\b.*?(?:</\1\s*>|\Z)|<[^>]*(?:>|\Z)|&[#\w]{1,10};"
 
 
 def excerpt_of(page: str) -> str:
     """Return the words of a page some proxy wrote, short and without secrets."""
-    return limit(scrub(_UNREAD.sub(" ", page)), _LONGEST_EXCERPT)
+    return limit(scrub(re.sub(_UNREAD, " ", page)), _LONGEST_EXCERPT)
