@@ -20,7 +20,7 @@ from oaicompat.affinity import conversation_key
 from oaicompat.answering import Answering
 from oaicompat.dialects import AnswerContext, AnswerOptions, Decoded, Keep, Pending
 from oaicompat.dialects.registry import decode, find_dialect
-from oaicompat.errors import OaicompatError
+from oaicompat.errors import OaicompatError, UnsupportedFeatureError
 from oaicompat.events import Frame, Usage
 from oaicompat.messages import Backend, Request
 from oaicompat.models import BUILTIN, ModelMap
@@ -111,32 +111,26 @@ class Exchange:
         self._models = models
         self._decode_notes = Notes()
         self._source = body if type(body) is bytes else as_bytes(body)
+        self._begun = (created, new_id, streaming)
         decoded = decode(dialect, self._source, self._decode_notes, self._options.keep)
         if isinstance(decoded, Decoded):
-            self._take(decoded, created, new_id, streaming)
+            self._take(decoded)
             return
         self._pending = decoded
-        self._begun = (created, new_id, streaming)
         self._answer_notes = Notes("answer")
         self._strands: list[Strand] = []
         self.model = self.requested_model = ""
         self.streaming = bool(streaming)
 
-    def _take(
-        self,
-        decoded: Decoded,
-        created: int,
-        new_id: Callable[[], str] | None,
-        streaming: bool | None,
-    ) -> None:
+    def _take(self, decoded: Decoded) -> None:
         self._decoded = decoded
         self._request = request = decoded.request
         self.background = decoded.background
         if self._strict:
-            self._decode_notes.refuse()
+            _refuse(self._decode_notes)
         self._mapped = self._models.resolve(request.model)
         self.requested_model = request.model
-        self._start(created, new_id, streaming)
+        self._start(*self._begun)
 
     def again(
         self,
@@ -247,7 +241,7 @@ class Exchange:
         if self._pending is not None:
             decoded = self._pending.complete(found)
             self._pending = None
-            self._take(decoded, *self._begun)
+            self._take(decoded)
             return
         wanted = self.needs()
         self._asked = self._asked.union(wanted.signatures, wanted.media)
@@ -264,13 +258,9 @@ class Exchange:
         for strand in self._strands:
             if strand.due:
                 strand.due = False
-                due.append(Call(len(self._calls), self.model, self._fallbacks()))
+                due.append(Call(len(self._calls), self.model, self._mapped.after(self.model)))
                 self._calls.append(strand)
         return tuple(due)
-
-    def _fallbacks(self) -> tuple[str, ...]:
-        chain = (self._mapped.model, *self._mapped.fallbacks)
-        return chain[chain.index(self.model) + 1 :] if self.model in chain else ()
 
     def begin_attempt(
         self, call: Call, target: Target, *, sentinel: bool = False
@@ -285,7 +275,7 @@ class Exchange:
             target = aimed(target, call.model)
         encoded, notes = self._encoded(strand, target, sentinel)
         if self._strict:
-            notes.refuse()
+            _refuse(notes)
         self.model = target.model
         if self._decoded.operation == "count":
             strand.begin(None, notes, self._answer_notes)
@@ -396,3 +386,9 @@ class Exchange:
     def effects(self) -> tuple[Effect, ...]:
         """Return what is to be kept for later requests; each effect is returned once."""
         return () if self._pending else self._answering.effects()
+
+
+def _refuse(notes: Notes) -> None:
+    for note in notes:
+        if note.refusable:
+            raise UnsupportedFeatureError(f"{note.path}: {note.reason}", param=note.path)

@@ -11,8 +11,6 @@ from typing import Literal
 
 from msgspec import Struct
 
-from oaicompat.errors import UnsupportedFeatureError
-
 Action = Literal["dropped", "clamped", "rewritten", "approximated"]
 
 
@@ -62,12 +60,6 @@ class Notes(Struct, eq=False, gc=False):
     def extend(self, notes: Iterable[Note]) -> None:
         """Take over notes of another collector."""
         self.found |= dict.fromkeys(notes)
-
-    def refuse(self) -> None:
-        """Raise `UnsupportedFeatureError` for the first note that strict mode refuses."""
-        for note in self.found:
-            if note.refusable:
-                raise UnsupportedFeatureError(f"{note.path}: {note.reason}", param=note.path)
 
     def clear(self) -> None:
         """Forget all notes."""

@@ -196,6 +196,10 @@ class Reply(Protocol):
     @property
     def ended(self) -> bool: ...
 
+    def open(self, streaming: bool, headers: Callable[[], Headers]) -> None:
+        """Take how the answer is sent and what gives its headers; the last call before it starts counts."""
+        ...
+
     async def write(self, frames: Sequence[Frame]) -> None:
         """Send frames; of an answer that is not streamed, the one frame is the whole body."""
         ...
@@ -216,7 +220,9 @@ class Answer:
     another writing leaves its frames to that one, and waits until they are out.
     """
 
-    def __init__(self, send: Send, streaming: bool, headers: Callable[[], Headers]) -> None:
+    def __init__(
+        self, send: Send, streaming: bool = False, headers: Callable[[], Headers] = list
+    ) -> None:
         self._send = send
         self._streaming = streaming
         self._headers = headers
@@ -227,13 +233,22 @@ class Answer:
         self.started = False
         self.ended = False
 
+    def open(self, streaming: bool, headers: Callable[[], Headers]) -> None:
+        """Take how the answer is to be sent, and what gives its headers once they are needed."""
+        self._streaming = streaming
+        self._headers = headers
+
     async def write(self, frames: Sequence[Frame]) -> None:
         """Send frames in one write; of an answer that is not streamed, the one frame is the whole body."""
         if not self._streaming:
             for frame in frames:
-                headers = [JSON_TYPE, *self._headers()]
+                body = frame.data
+                length = (b"content-length", b"%d" % len(body))
+                headers = [JSON_TYPE, *self._headers(), length]
                 self.started = self.ended = True
-                await send_body(self._send, 200, headers, frame.data)
+                send = self._send
+                await send({"type": "http.response.start", "status": 200, "headers": headers})
+                await send({"type": "http.response.body", "body": body, "more_body": False})
             return
         data = sse_bytes(frames)
         if not data:
