@@ -6,6 +6,8 @@ kept, its ending waits until `conclude`: what keeps it can fail, and then the cl
 
 from __future__ import annotations
 
+from msgspec import Struct
+
 from oaicompat.dialects import AnswerContext, Dialect, Encoder
 from oaicompat.errors import OaicompatError
 from oaicompat.events import (
@@ -22,43 +24,34 @@ from oaicompat.events import (
     Response,
     Usage,
 )
-from oaicompat.messages import Part, ToolCall
+from oaicompat.messages import ToolCall
 from oaicompat.strands import Strand
 from oaicompat.supplies import Effect, RememberSignature
 
 
-class Answering:
+class Answering(Struct, eq=False):
     """The answer of one exchange; `strands` are its calls, a list that may still grow.
 
     `context` is what encoders are told; `held` says that the ending waits for `conclude`.
     """
 
-    def __init__(
-        self,
-        dialect: Dialect,
-        context: AnswerContext,
-        strands: list[Strand],
-        *,
-        streaming: bool,
-        held: bool,
-    ) -> None:
-        self.committed = False
-        self.failed: OaicompatError | None = None
-        self.usage: Usage | None = None
-        self.calls_committed: set[int] = set()
-        self.failures: dict[int, OaicompatError] = {}
-        self.finishes: dict[int, str] = {}
-        self._dialect = dialect
-        self._context = context
-        self._strands = strands
-        self._streaming = streaming
-        self._held = held
-        self._encoder: Encoder | None = None
-        self._opened = False
-        self._ending: list[Event] = []
-        self._answers: dict[int, Response] = {}
-        self._waiting: Response | None = None
-        self._signatures: list[Effect] = []
+    _dialect: Dialect
+    _context: AnswerContext
+    _strands: list[Strand]
+    _streaming: bool
+    _held: bool
+    committed: bool = False
+    failed: OaicompatError | None = None
+    usage: Usage | None = None
+    calls_committed: frozenset[int] = frozenset()
+    failures: dict[int, OaicompatError] = {}
+    finishes: dict[int, str] = {}
+    _encoder: Encoder | None = None
+    _opened: bool = False
+    _ending: tuple[Event, ...] = ()
+    _answers: dict[int, Response] = {}
+    _waiting: Response | None = None
+    _signatures: tuple[Effect, ...] = ()
 
     def take(self, number: int, strand: Strand, events: list[Event]) -> tuple[Frame, ...]:
         """Take events of one call of a stream; return the frames they become.
@@ -73,9 +66,8 @@ class Answering:
                 return ()
         encoder = self._encoder or self._answer_encoder()
         frames = encoder.encode(events)
-        if frames:
-            self.committed = True
-            self.calls_committed.add(number)
+        if frames and number not in self.calls_committed:
+            self._commit(number)
         return tuple(frames)
 
     def collect(self, number: int, strand: Strand) -> tuple[Frame, ...]:
@@ -87,17 +79,21 @@ class Answering:
         if response is None or self.failed is not None:
             return ()
         self._note_whole(strand.first, response)
-        self._answers[strand.first] = response
         calls = len(self._strands)
-        if calls > len(self._answers):
-            return ()
-        whole = response if calls == 1 else self._joined()
+        if calls > 1:
+            self._answers[strand.first] = response
+            if calls > len(self._answers):
+                return ()
+            response = self._joined()
         if self._held:
-            self._waiting = whole
+            self._waiting = response
             return ()
+        self._commit(number)
+        return (Frame(self._dialect.encode_response(response, self._context)),)
+
+    def _commit(self, number: int) -> None:
         self.committed = True
-        self.calls_committed.add(number)
-        return self._encoded(whole)
+        self.calls_committed |= {number}
 
     def announce(self) -> tuple[Frame, ...]:
         """Return frames that tell of the answer before there is any; a failure is then told in band."""
@@ -111,9 +107,9 @@ class Answering:
             return ()
         if not self._streaming:
             return self._conclude_whole()
-        events, self._ending = self._ending, []
+        events, self._ending = self._ending, ()
         if not self._strands:
-            events = [UNOPENED, Completed()]
+            events = (UNOPENED, Completed())
         if not events:
             return ()
         self.committed = True
@@ -126,7 +122,7 @@ class Answering:
         if response is None:
             return ()
         self.committed = True
-        return self._encoded(response)
+        return (Frame(self._dialect.encode_response(response, self._context)),)
 
     def fail(self, error: OaicompatError) -> tuple[Frame, ...]:
         """Return the frames of a failure; an ending that `conclude` returned is taken back."""
@@ -148,7 +144,7 @@ class Answering:
         if not (self._signatures or kept):
             return ()
         effects = (*self._signatures, *kept)
-        self._signatures = []
+        self._signatures = ()
         kept.clear()
         return effects
 
@@ -190,26 +186,27 @@ class Answering:
         ending: list[Event] = [Metered(self.usage), event] if self.usage else [event]
         if not self._held:
             return ending
-        self._ending = ending
+        self._ending = tuple(ending)
         return []
 
     def _note(self, event: Event) -> None:
         if type(event) is Finished:
             self.finishes[event.choice] = event.reason
-        elif type(event) is PartStart:
-            self._note_part(event.part)
+        elif type(event) is PartStart and type(event.part) is ToolCall:
+            self._note_call(event.part)
 
     def _note_whole(self, first: int, response: Response) -> None:
         for number, choice in enumerate(response.choices, first):
             self.finishes[number] = choice.finish
             for part in choice.parts:
-                self._note_part(part)
+                if type(part) is ToolCall:
+                    self._note_call(part)
         if response.usage is not None:
             self._spend(response.usage)
 
-    def _note_part(self, part: Part) -> None:
-        if type(part) is ToolCall and part.signature:
-            self._signatures.append(RememberSignature(part.id, part.signature))
+    def _note_call(self, call: ToolCall) -> None:
+        if call.signature:
+            self._signatures += (RememberSignature(call.id, call.signature),)
 
     def _spend(self, usage: Usage) -> None:
         self.usage = self.usage + usage if self.usage else usage
@@ -220,9 +217,6 @@ class Answering:
         answers = [answer for _, answer in sorted(self._answers.items())]
         choices = tuple([choice for answer in answers for choice in answer.choices])
         return Response(choices, self.usage, first.response_id, first.model_version)
-
-    def _encoded(self, response: Response) -> tuple[Frame, ...]:
-        return (Frame(self._dialect.encode_response(response, self._context)),)
 
     def _answer_encoder(self) -> Encoder:
         if self._encoder is None:

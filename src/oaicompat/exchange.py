@@ -11,7 +11,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from copy import copy
-from functools import partial
 from typing import Any
 
 from msgspec import Struct
@@ -29,7 +28,6 @@ from oaicompat.notes import Note, Notes
 from oaicompat.providers.gemini.candidate import Reading
 from oaicompat.providers.gemini.counting import count_body
 from oaicompat.providers.gemini.endpoints import Target, aimed, count_tokens_url, generate_url
-from oaicompat.providers.gemini.parameters import client_parameter
 from oaicompat.providers.gemini.profiles import profile
 from oaicompat.providers.gemini.request import Encoded, EncodeOptions, encode_request
 from oaicompat.strands import Strand
@@ -53,6 +51,9 @@ class Options(Struct, frozen=True):
     fetch_media: bool = False
     fast: bool = True
     keep: Keep = ""
+
+
+_DEFAULT_OPTIONS = Options()
 
 
 class Call(Struct, frozen=True, gc=False):
@@ -85,6 +86,9 @@ class Exchange:
     `InvalidRequestError`, and `ValueError` for a dialect there is not.
     """
 
+    _pending: Pending | None = None
+    _encodings: dict[tuple[Any, ...], tuple[Encoded, Notes]] | None = None
+
     def __init__(
         self,
         dialect: str,
@@ -100,7 +104,7 @@ class Exchange:
         options: Options | None = None,
     ) -> None:
         self._dialect = find_dialect(dialect)
-        self._options = options or Options()
+        self._options = options or _DEFAULT_OPTIONS
         self._strict = strict
         self._silent = silent
         self._backend: Backend = backend
@@ -112,24 +116,20 @@ class Exchange:
         if isinstance(decoded, Decoded):
             self._take(decoded)
             return
-        self._pending: Pending | None = decoded
+        self._pending = decoded
         self._answer_notes = Notes("answer")
         self._strands: list[Strand] = []
         self.model = self.requested_model = ""
         self.streaming = bool(streaming)
 
     def _take(self, decoded: Decoded) -> None:
-        self._pending = None
         self._decoded = decoded
-        self._request = decoded.request
+        self._request = request = decoded.request
         self.background = decoded.background
-        self._parameter = partial(client_parameter, spelling=self._request.spelling)
         if self._strict:
             _refuse(self._decode_notes)
-        mapped = self._models.resolve(self._request.model)
-        self._chain = (mapped.model, *mapped.fallbacks)
-        self._encodings: dict[tuple[Any, ...], tuple[Encoded, Notes]] | None = None
-        self.requested_model = self._request.model
+        self._mapped = self._models.resolve(request.model)
+        self.requested_model = request.model
         self._start(*self._begun)
 
     def again(
@@ -152,23 +152,31 @@ class Exchange:
     def _start(
         self, created: int, new_id: Callable[[], str] | None, streaming: bool | None
     ) -> None:
-        self.model = self._chain[0]
-        self.followed = self._request.stream if streaming is None else streaming
+        request = self._request
+        self.model = self._mapped.model
+        self.followed = request.stream if streaming is None else streaming
         self.streaming = self.followed or self.background
-        self._answer_notes = Notes("answer")
         self._token = new_id() if new_id else ""
-        self._created = created
-        self._asked: set[str] = set()
-        self._strands = [] if self._silent else self._split()
-        self._calls: dict[int, Strand] = {}
-        context, held = self._context(), self._decoded.kept
+        self._asked: frozenset[str] = frozenset()
+        self._calls: list[Strand] = []
+        self._answer_notes = Notes("answer")
+        context = AnswerContext(
+            request=request,
+            model=self.requested_model,
+            created=created,
+            token=self._token,
+            options=self._options.answer,
+            notes=self._answer_notes,
+            source=self._source,
+            memo=self._decoded.memo,
+        )
+        self._strands = [] if self._silent else self._split(request.sampling.candidates or 1)
         self._answering = Answering(
-            self._dialect, context, self._strands, streaming=self.streaming, held=held
+            self._dialect, context, self._strands, self.streaming, self._decoded.kept
         )
 
-    def _split(self) -> list[Strand]:
+    def _split(self, wanted: int) -> list[Strand]:
         """Spread the choices over calls: a model may refuse several candidates, and each call has a limit."""
-        wanted = self._request.sampling.candidates or 1
         if wanted == 1:
             return [self._strand(0, 1)]
         size = CANDIDATES if profile(self.model, self._backend).multiple_candidates else 1
@@ -177,7 +185,7 @@ class Exchange:
         return [self._strand(first, min(size, wanted - first)) for first in range(0, wanted, size)]
 
     def _strand(self, first: int, candidates: int) -> Strand:
-        return Strand(first, candidates, self.requested_model, self._parameter)
+        return Strand(first, candidates, self.requested_model, self._request.spelling)
 
     def _note_split(self, notes: Notes) -> None:
         path = self._request.spelled("candidates")
@@ -186,9 +194,11 @@ class Exchange:
     @property
     def notes(self) -> tuple[Note, ...]:
         """Return every note so far: on the request as decoded, on its last attempts, on the answer."""
-        attempts = [note for strand in self._strands for note in strand.notes]
-        found = (*self._decode_notes, *attempts, *self._answer_notes)
-        return tuple(dict.fromkeys(found)) if found else ()
+        found = self._decode_notes.found
+        for strand in self._strands:
+            if strand.notes is not None:
+                found = found | strand.notes.found
+        return tuple(found | self._answer_notes.found)
 
     @property
     def finish_reasons(self) -> tuple[str, ...]:
@@ -229,10 +239,12 @@ class Exchange:
         Raises `InvalidRequestError` where the request cannot do without.
         """
         if self._pending is not None:
-            self._take(self._pending.complete(found))
+            decoded = self._pending.complete(found)
+            self._pending = None
+            self._take(decoded)
             return
         wanted = self.needs()
-        self._asked.update(wanted.signatures, wanted.media)
+        self._asked = self._asked.union(wanted.signatures, wanted.media)
         messages = supplied(self._request.messages, found)
         if messages != self._request.messages:
             self._request = replace(self._request, messages=messages)
@@ -242,14 +254,12 @@ class Exchange:
         """Return the calls due now, each once, and none when the answer is whole; raises as `supply`."""
         if self._pending is not None:
             self.supply(Supplies())
-        due, chain = [], self._chain
-        fallbacks = chain[chain.index(self.model) + 1 :] if self.model in chain else ()
+        due = []
         for strand in self._strands:
             if strand.due:
                 strand.due = False
-                call = Call(len(self._calls), self.model, fallbacks)
-                self._calls[call.number] = strand
-                due.append(call)
+                due.append(Call(len(self._calls), self.model, self._mapped.after(self.model)))
+                self._calls.append(strand)
         return tuple(due)
 
     def begin_attempt(
@@ -271,7 +281,20 @@ class Exchange:
             strand.begin(None, notes, self._answer_notes)
             body = count_body(encoded.body, target)
             return UpstreamRequest("POST", count_tokens_url(target), body)
-        strand.begin(self._reading(strand, target, encoded), notes, self._answer_notes)
+        reading = Reading(
+            streamed=self.streaming,
+            backend=target.backend,
+            names=encoded.names,
+            custom=encoded.custom,
+            token=self._token,
+            first=strand.first,
+            candidates=strand.candidates,
+            model=self.requested_model,
+            fast=self._options.fast,
+            served=encoded.served,
+            spelling=self._request.spelling,
+        )
+        strand.begin(reading, notes, self._answer_notes)
         return UpstreamRequest("POST", generate_url(target, self.streaming), encoded.body)
 
     def _encoded(self, strand: Strand, target: Target, sentinel: bool) -> tuple[Encoded, Notes]:
@@ -302,21 +325,6 @@ class Exchange:
         others = range(strand.first + 1, strand.first + strand.candidates)
         strand.candidates = 1
         self._strands += [self._strand(first, 1) for first in others]
-
-    def _reading(self, strand: Strand, target: Target, encoded: Encoded) -> Reading:
-        return Reading(
-            streamed=self.streaming,
-            backend=target.backend,
-            names=encoded.names,
-            custom=encoded.custom,
-            token=self._token,
-            first=strand.first,
-            candidates=strand.candidates,
-            model=self.requested_model,
-            fast=self._options.fast,
-            served=encoded.served,
-            parameter=self._parameter,
-        )
 
     def _request_of(self, strand: Strand, notes: Notes) -> Request:
         """Return the request of one call; calls that share a seed would all answer alike."""
@@ -378,18 +386,6 @@ class Exchange:
     def effects(self) -> tuple[Effect, ...]:
         """Return what is to be kept for later requests; each effect is returned once."""
         return () if self._pending else self._answering.effects()
-
-    def _context(self) -> AnswerContext:
-        return AnswerContext(
-            request=self._request,
-            model=self.requested_model,
-            created=self._created,
-            token=self._token,
-            options=self._options.answer,
-            notes=self._answer_notes,
-            source=self._source,
-            memo=self._decoded.memo,
-        )
 
 
 def _refuse(notes: Notes) -> None:

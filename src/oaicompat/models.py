@@ -127,6 +127,11 @@ class Resolved(Struct, frozen=True, gc=False):
     rule: Literal["exact", "wildcard", "builtin", "default", "pass"]
     fallbacks: tuple[str, ...] = ()
 
+    def after(self, model: str) -> tuple[str, ...]:
+        """Return what is called where this model, one of them, cannot serve."""
+        chain = (self.model, *self.fallbacks)
+        return chain[chain.index(model) + 1 :] if model in chain else ()
+
 
 Targets = str | Sequence[str]
 """What a name stands for: one model, or several in the order in which they are tried."""

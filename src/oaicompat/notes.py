@@ -14,7 +14,7 @@ from msgspec import Struct
 Action = Literal["dropped", "clamped", "rewritten", "approximated"]
 
 
-class Note(Struct, frozen=True):
+class Note(Struct, frozen=True, gc=False):
     """One deviation: where (a JSON path in the client's terms), what happened, and why.
 
     `inert` marks a field without effect on the answer (metadata, user, cache keys); `side` tells notes on the
@@ -35,14 +35,11 @@ class Note(Struct, frozen=True):
         )
 
 
-class Notes:
-    """Collects notes in order, each once."""
+class Notes(Struct, eq=False, gc=False):
+    """Collects notes in order, each once; `found` has them as its keys."""
 
-    __slots__ = ("_notes", "side")
-
-    def __init__(self, side: Literal["request", "answer"] = "request") -> None:
-        self._notes: dict[Note, None] = {}
-        self.side = side
+    side: Literal["request", "answer"] = "request"
+    found: dict[Note, None] = {}
 
     def dropped(self, path: str, reason: str, *, inert: bool = False) -> None:
         """Note that a field was left out; `inert` where that changes nothing in the answer."""
@@ -62,17 +59,17 @@ class Notes:
 
     def extend(self, notes: Iterable[Note]) -> None:
         """Take over notes of another collector."""
-        self._notes |= dict.fromkeys(notes)
+        self.found |= dict.fromkeys(notes)
 
     def clear(self) -> None:
         """Forget all notes."""
-        self._notes.clear()
+        self.found.clear()
 
     def _add(self, path: str, action: Action, reason: str, inert: bool = False) -> None:
-        self._notes[Note(path, action, reason, inert, self.side)] = None
+        self.found[Note(path, action, reason, inert, self.side)] = None
 
     def __iter__(self) -> Iterator[Note]:
-        return iter(self._notes)
+        return iter(self.found)
 
     def __len__(self) -> int:
-        return len(self._notes)
+        return len(self.found)

@@ -9,6 +9,7 @@ of its profile.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from operator import attrgetter
 from typing import Annotated, TypeVar, cast
 
 import msgspec
@@ -31,25 +32,27 @@ class Sampling(Struct, frozen=True, omit_defaults=True, gc=False):
 
 
 B = TypeVar("B", bound=Struct)
+_values = attrgetter(*Sampling.__struct_fields__)
 
 
 def respell(base: type[B], spelling: Mapping[str, str | None]) -> type[B]:
     """Build the wire struct of a dialect: the fields of `base` plus the scalar parameters as it spells them.
 
     `spelling` maps a neutral name to the wire's name, or to `None` where the wire does not have it; a name
-    that is missing is spelled alike. The result decodes like `base` and `scalars` reads it.
+    that is missing is spelled alike. The result decodes like `base` and `scalars` reads it; what the wire does
+    not have is `None` on it.
     """
-    known = [
-        field
-        for field in msgspec.structs.fields(Sampling)
-        if spelling.get(field.name, "") is not None
+    fields = msgspec.structs.fields(Sampling)
+    known = [field for field in fields if spelling.get(field.name, "") is not None]
+    absent = [
+        name for name in spelling if spelling[name] is None and name not in base.__struct_fields__
     ]
     wire = msgspec.defstruct(
         base.__name__,
         [(field.name, field.type, None) for field in known],
         bases=(base,),
         rename={name: wire for name, wire in spelling.items() if wire is not None},
-        namespace={"__doc__": base.__doc__},
+        namespace={"__doc__": base.__doc__, **dict.fromkeys(absent)},
         module=base.__module__,
         frozen=True,
         forbid_unknown_fields=base.__struct_config__.forbid_unknown_fields,
@@ -59,4 +62,4 @@ def respell(base: type[B], spelling: Mapping[str, str | None]) -> type[B]:
 
 def scalars(wire: Struct) -> Sampling:
     """Read the scalar parameters of a respelled wire struct."""
-    return msgspec.convert(wire, Sampling, from_attributes=True)
+    return Sampling(*_values(wire))

@@ -8,12 +8,15 @@ nothing behind, however far it came.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
+
+from msgspec import Struct
 
 from oaicompat.events import Completed, Event, Failed, Response, fold
 from oaicompat.notes import Notes
 from oaicompat.providers.gemini.candidate import Reading
 from oaicompat.providers.gemini.counting import CountDecoder
-from oaicompat.providers.gemini.errors import PathMap, decode_error
+from oaicompat.providers.gemini.errors import decode_error
 from oaicompat.providers.gemini.parameters import client_parameter
 from oaicompat.providers.gemini.response import Decoder
 
@@ -21,35 +24,33 @@ ERROR_BODY = 64 * 1024
 """Bytes of an upstream error body that are read; the rest is of no use to anybody."""
 
 
-class Strand:
+class Strand(Struct, eq=False):
     """The choices from `first`, `candidates` of them, and where their answer stands.
 
-    `due` says that a call is to be made, `complete` that the answer is whole. `model` names the client's
-    model in errors, `parameter` the client's field for a place in the Gemini request.
+    `due` says that a call is to be made, `complete` that the answer is whole; `notes` are those on the request
+    of the last attempt. `model` names the client's model in errors, `spelling` its parameters.
     """
 
-    def __init__(
-        self, first: int, candidates: int, model: str, parameter: PathMap = client_parameter
-    ) -> None:
-        self.first = first
-        self.candidates = candidates
-        self.due = True
-        self.complete = False
-        self.continuation: str | None = None
-        self.notes = Notes()
-        self._held: list[Event] = []
-        self._model = model
-        self._parameter = parameter
-        self._decoder: Decoder | CountDecoder | None = None
-        self._resumed: Decoder | CountDecoder | None = None
-        self._status = 200
-        self._headers: Mapping[str, str] = {}
-        self._error_body = b""
+    first: int
+    candidates: int
+    model: str
+    spelling: Mapping[str, str]
+    due: bool = True
+    complete: bool = False
+    continuation: str | None = None
+    notes: Notes | None = None
+    _held: tuple[Event, ...] = ()
+    _decoder: Decoder | CountDecoder | None = None
+    _resumed: Decoder | CountDecoder | None = None
+    _status: int = 200
+    _headers: Mapping[str, str] = {}
+    _error_body: bytes = b""
 
     def begin(self, reading: Reading | None, request_notes: Notes, answer_notes: Notes) -> None:
         """Start an attempt; without a reading it counts tokens."""
         self.notes = request_notes
-        self._status, self._headers, self._error_body = 200, {}, b""
+        self._status = 200
+        self._error_body = b""
         if reading is None:
             self._decoder = CountDecoder()
         elif self._resumed is None:
@@ -76,8 +77,8 @@ class Strand:
                 self._status,
                 self._headers,
                 self._error_body,
-                model=self._model,
-                parameter=self._parameter,
+                model=self.model,
+                parameter=partial(client_parameter, spelling=self.spelling),
             )
         decoder = self._reader()
         events = decoder.close()
@@ -101,7 +102,7 @@ class Strand:
         last = events[-1] if events else None
         if type(last) is Failed:
             raise last.error
-        self._held += events
+        self._held += tuple(events)
         return fold(self._held) if type(last) is Completed else None
 
     def _reader(self) -> Decoder | CountDecoder:

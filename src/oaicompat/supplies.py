@@ -6,7 +6,7 @@ with that. Memory, files and databases are all the same to it.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence, Set
 
 from msgspec import Struct
 from msgspec.structs import replace
@@ -40,7 +40,7 @@ class Needs(Struct, frozen=True):
             self.signatures or self.media or self.responses or self.conversations or self.items
         )
 
-    def without(self, asked: set[str]) -> Needs:
+    def without(self, asked: Set[str]) -> Needs:
         """Return what of the signatures and media was not asked before, each once."""
         return Needs(
             tuple(dict.fromkeys(each for each in self.signatures if each not in asked)),

@@ -81,7 +81,7 @@ def decode_body(
     stay as they are. Raises `InvalidRequestError` in OpenAI's wording, with the `param` and `code` of
     openai-wire section 8; then no note is left.
     """
-    decoder = _decoder_of(kind)
+    decoder = _decoders.get(kind) or _decoder_of(kind)
     try:
         found: T = decoder.decode(body)
         return found
@@ -108,8 +108,7 @@ def decode_body(
 
 
 def _decoder_of(kind: type[T]) -> msgspec.json.Decoder[T]:
-    decoder = _decoders.get(kind)
-    return decoder or _decoders.setdefault(kind, msgspec.json.Decoder(kind))
+    return _decoders.setdefault(kind, msgspec.json.Decoder(kind))
 
 
 def decode_part(raw: Raw, kind: Any, path: str, notes: Notes, *, verbatim: bool = False) -> Any:

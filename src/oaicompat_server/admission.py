@@ -47,10 +47,11 @@ class Admission:
 
     def take(self, owner: str) -> bool:
         """Take a slot if one is free and nobody waits for it."""
-        free = self.active < self._slots and not self.waiting
-        if free:
-            self._take(owner)
-        return free
+        if self.waiting or self.active >= self._slots:
+            return False
+        self.active += 1
+        self._running[owner] = self._running.get(owner, 0) + 1
+        return True
 
     async def acquire(self, owner: str) -> None:
         """Take a slot, at once or when it is this client's turn; raises the 503 of `OaicompatError`."""
@@ -74,19 +75,14 @@ class Admission:
     def release(self, owner: str) -> None:
         """Give a slot back; it goes to the client with the least work of those that wait."""
         self.active -= 1
-        left = self._running[owner] - 1
+        left = self._running.pop(owner) - 1
         if left:
             self._running[owner] = left
-        else:
-            del self._running[owner]
         if self._turns:
             next_owner = min(self._turns, key=lambda each: self._running.get(each, 0))
-            self._take(next_owner)
+            self.active += 1
+            self._running[next_owner] = self._running.get(next_owner, 0) + 1
             self._pop(next_owner, newest=False).decide(granted=True)
-
-    def _take(self, owner: str) -> None:
-        self.active += 1
-        self._running[owner] = self._running.get(owner, 0) + 1
 
     def _pop(self, owner: str, *, newest: bool) -> _Turn:
         turns = self._turns[owner]

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import gc
 import os
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -46,9 +46,9 @@ class _Gateway(Starlette):
         self.router.default = requests
 
     def build_middleware_stack(self) -> ASGIApp:
-        async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        def app(scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
             through = scope["type"] == "lifespan" or self.router.routes
-            await (self.router if through else self._requests)(scope, receive, send)
+            return (self.router if through else self._requests)(scope, receive, send)
 
         for middleware, arguments, named in reversed(self.user_middleware):
             app = middleware(app, *arguments, **named)

@@ -7,8 +7,8 @@ each. How a call that cannot be served ends is said in `exhaustion`.
 
 from __future__ import annotations
 
+import random
 from collections.abc import Callable
-from types import TracebackType
 
 from msgspec.structs import replace
 
@@ -30,8 +30,8 @@ class Attempts:
     """Keeps the history of one call; `now` and `deadline` are seconds on the monotonic clock.
 
     `models` are the call's own and its fallbacks, in their order; `sticky` names the conversation, `owner`
-    whose it is; `jitter` returns a number in [0, 1), for waits that must not fall together. A context manager:
-    its end gives back what it holds.
+    whose it is; `jitter` returns a number in [0, 1), for waits that must not fall together. `close` gives back
+    what it holds, and has to be called at the end.
     """
 
     def __init__(
@@ -39,11 +39,10 @@ class Attempts:
         pool: Pool,
         policy: RetryPolicy,
         models: tuple[str, ...],
-        *,
         deadline: float,
-        jitter: Callable[[], float],
         sticky: str = "",
         owner: str = "",
+        jitter: Callable[[], float] = random.random,
     ) -> None:
         self._pool = pool
         enough = policy.attempts >= len(models)
@@ -56,8 +55,8 @@ class Attempts:
         self._place = 0
         self._made = 0
         self._before = 0
-        self._tried: set[Credential] = set()
-        self._causes: list[str] = []
+        self._tried: tuple[Credential, ...] = ()
+        self._causes: tuple[str, ...] = ()
         self._lease: Lease | None = None
         self._used: Credential | None = None
         self._stays: Credential | None = None
@@ -74,8 +73,21 @@ class Attempts:
 
     def lease(self, now: float) -> Lease | None:
         """Lease what the next attempt uses where the current model has it now."""
-        lease = self._take(now)
-        return None if lease is None else self._taken(lease)
+        model, owner, again = self._models[self._place], self._owner, self._made > 0
+        lease = None
+        if self._stays is not None:
+            lease = self._pool.lease(now, Wanted(model, (), "", self._stays, True, owner))
+        if lease is None:
+            wanted = Wanted(model, self._tried, self._sticky, None, again, owner)
+            lease = self._pool.lease(now, wanted)
+            if lease is None:
+                return None
+        self._stays = None
+        self._made += 1
+        self._lease = lease
+        self._used = lease.credential
+        self._tried += (lease.credential,)
+        return lease
 
     def wait(self, now: float) -> float:
         """Return the seconds after which to ask again, 0 to go on with `next`.
@@ -100,26 +112,17 @@ class Attempts:
 
     def next(self, now: float) -> Lease:
         """Lease what the next attempt uses; raises the error that ends the call where nothing can serve."""
-        lease = self._take(now)
+        lease = self.lease(now)
         while lease is None:
             if not self._fall_back():
                 raise self._exhausted(now)
-            lease = self._take(now)
-        return self._taken(lease)
-
-    def _taken(self, lease: Lease) -> Lease:
-        self._stays = None
-        self._made += 1
-        self._lease = lease
-        self._used = lease.credential
-        self._tried.add(lease.credential)
+            lease = self.lease(now)
         return lease
 
-    def succeeded(self, now: float) -> None:
+    def succeeded(self) -> None:
         """Tell the pool that the current attempt served its call."""
         if self._lease is not None:
-            self._lease.report(now)
-        self.close()
+            self._pool.succeed(self._lease)
 
     def failed(self, now: float, error: Failure) -> None:
         """Tell the pool what became of the current attempt, and give its credential back."""
@@ -163,17 +166,6 @@ class Attempts:
             self._budgeted = False
             self._pool.retries.give()
 
-    def __enter__(self) -> Attempts:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self.close()
-
     def _decided(self, error: UpstreamError, now: float) -> float:
         decision = replace(self._policy, attempts=self._limit()).decide(
             self._made - self._before,
@@ -183,7 +175,7 @@ class Attempts:
             jitter=self._jitter(),
             earlier=self._causes,
         )
-        self._causes.append(error.cause)
+        self._causes += (error.cause,)
         if isinstance(decision, GiveUp) or not self._worthwhile(error, decision.rotate):
             if error.cause in _ELSEWHERE and self._fall_back():
                 return 0.0
@@ -213,31 +205,21 @@ class Attempts:
             return False
         self._place += 1
         self._before = self._made
-        self._tried.clear()
-        self._causes.clear()
+        self._tried = ()
+        self._causes = ()
         self._stays = None
         self.sentinel = False
         return True
-
-    def _take(self, now: float) -> Lease | None:
-        model, owner = self._models[self._place], self._owner
-        if self._stays is not None:
-            lease = self._pool.lease(
-                now, Wanted(model, only=self._stays, retrying=True, owner=owner)
-            )
-            if lease is not None:
-                return lease
-        again = self._made > 0
-        wanted = Wanted(model, self._tried, self._sticky, retrying=again, owner=owner)
-        return self._pool.lease(now, wanted)
 
     def _peek(self, now: float, model: str) -> Credential | None:
         wanted = Wanted(model, self._spent(model), retrying=self._made > 0, owner=self._owner)
         return self._pool.peek(now, wanted)
 
-    def _spent(self, model: str) -> set[Credential]:
+    def _spent(self, model: str) -> tuple[Credential, ...]:
         """Return the credentials that are not asked again for this model."""
-        return self._tried - {self._stays} if model == self.model else set()
+        if model != self.model:
+            return ()
+        return tuple([each for each in self._tried if each != self._stays])
 
     def _final(self, error: UpstreamError, now: float) -> OaicompatError:
         """Return the failure itself where it says all, else what it means for the pool."""

@@ -19,18 +19,21 @@ from msgspec import Struct
 
 from oaicompat.errors import AuthenticationError, InvalidRequestError, OaicompatError
 from oaicompat_server.framing import (
+    FIELDS,
     OWN_HEADERS,
+    Fields,
     Headers,
     Message,
     Receive,
     Scope,
     Send,
     common_headers,
+    fields_of,
     find_header,
     header_value,
     refuse,
     refuse_upgrade,
-    request_id_of,
+    request_id_in,
 )
 from oaicompat_server.secret import Secret
 from oaicompat_server.settings import AuthMode, Config, ConfigError
@@ -115,13 +118,13 @@ def digest_keys(keys: Iterable[Secret]) -> tuple[bytes, ...]:
     return tuple(sha256(key.reveal().encode("ascii")).digest() for key in keys if key)
 
 
-def presented_key(headers: Headers) -> bytes | None:
+def presented_key(fields: Fields) -> bytes | None:
     """Return the key the client shows: Authorization, then x-api-key, then x-goog-api-key.
 
     The first header present decides; `Bearer` is optional and its case does not matter.
     """
     for wanted in _KEY_HEADERS:
-        sent = find_header(headers, wanted)
+        sent = fields.get(wanted)
         if sent is not None:
             value = sent.strip()
             if wanted == b"authorization" and value[:7].lower() == b"bearer ":
@@ -130,9 +133,13 @@ def presented_key(headers: Headers) -> bytes | None:
     return None
 
 
-def key_matches(key: bytes, digests: tuple[bytes, ...]) -> bool:
-    """Compare in constant time over all keys."""
-    digest = sha256(key).digest()
+def key_digest(key: bytes) -> bytes:
+    """Return the SHA-256 digest of a key that is shown."""
+    return sha256(key).digest()
+
+
+def key_matches(digest: bytes, digests: tuple[bytes, ...]) -> bool:
+    """Compare a key's digest in constant time over all keys."""
     matched = False
     for known in digests:
         matched |= hmac.compare_digest(digest, known)
@@ -144,14 +151,8 @@ def is_exempt(method: str, path: str, mode: AuthMode) -> bool:
     return mode != "strict" and method in _EXEMPT_METHODS and path in EXEMPT_PATHS
 
 
-def parse_host(headers: Headers) -> tuple[str, int | None] | None:
-    """Return the one Host header as lower-case name and port; None when missing, repeated or malformed."""
-    values = [value for name, value in headers if name == b"host"]
-    return _named(values[0]) if len(values) == 1 and len(values[0]) <= _LONGEST_HOST else None
-
-
-@lru_cache(256)
-def _named(host: bytes) -> tuple[str, int | None] | None:
+def parse_host(host: bytes) -> tuple[str, int | None] | None:
+    """Return a Host header as lower-case name and port; None when malformed."""
     matched = _HOST.match(host)
     if matched is None:
         return None
@@ -161,12 +162,11 @@ def _named(host: bytes) -> tuple[str, int | None] | None:
     return matched[1].decode("ascii").lower(), None if port is None else int(port)
 
 
-@lru_cache(256)
 def host_allowed(
     name: str,
     port: int | None,
     server: tuple[str, int | None] | None,
-    listed: frozenset[str],
+    listed: Collection[str],
     bound: str = "",
 ) -> bool:
     """Tell whether a Host names this gateway.
@@ -190,6 +190,17 @@ def host_allowed(
     return own_address != "" and str(address) == own_address.partition("%")[0]
 
 
+@lru_cache(256)
+def _host_status(
+    host: bytes, server: tuple[str, int | None] | None, listed: frozenset[str], bound: str
+) -> int:
+    """Return how a Host is answered: 400 where it is malformed, 403 where it is not ours, else 200."""
+    named = parse_host(host)
+    if named is None:
+        return 400
+    return 200 if host_allowed(*named, server, listed, bound) else 403
+
+
 def browser_refusal(headers: Headers, origins: Collection[str]) -> str | None:
     """Return why a page of another site may not call, or None."""
     for name, value in headers:
@@ -197,14 +208,11 @@ def browser_refusal(headers: Headers, origins: Collection[str]) -> str | None:
             shown = header_value(value.decode("latin-1")).decode("ascii")
             return f"Origin {shown} is not listed in server.allowed_origins."
         if name == b"sec-fetch-site" and value.strip().lower() == b"cross-site":
-            if _origin(headers) in origins:
+            origin = find_header(headers, b"origin") or b""
+            if origin.decode("latin-1") in origins:
                 continue
             return "Cross-site requests are refused."
     return None
-
-
-def _origin(headers: Headers) -> str:
-    return (find_header(headers, b"origin") or b"").decode("latin-1")
 
 
 OWNER = "oaicompat.owner"
@@ -212,89 +220,101 @@ OWNER = "oaicompat.owner"
 
 
 class Gate:
-    """Pure ASGI middleware that applies the rules in force to every request; it wraps the whole application."""
+    """Pure ASGI middleware that applies the rules in force to every request; it wraps the whole application.
+
+    It reads the headers, once for all: what is behind it finds them in the scope, as `FIELDS`.
+    """
 
     def __init__(self, app: App, rules: Callable[[], Access]) -> None:
         self._app = app
         self._rules = rules
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+    def __call__(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
         if scope["type"] == "lifespan":
-            await self._app(scope, receive, send)
-            return
-        headers: Headers = scope["headers"]
+            return self._app(scope, receive, send)
         access = self._rules()
-        origin = _origin(headers)
-        listed = origin in access.origins
-        key = None if access.mode == "off" else presented_key(headers)
-        if listed:
+        scope[FIELDS] = fields = fields_of(scope["headers"])
+        origin = fields.get(b"origin")
+        listed = origin is not None and origin.decode("latin-1") in access.origins
+        if origin is not None and listed:
             send = _with_origin(send, origin)
-        error = _site_error(access, scope, headers)
-        if error is None and listed and _is_preflight(scope, headers):
-            await _answer_preflight(headers, send)
-            return
-        error = error or _key_error(access, scope, key)
+        error = _site_error(access, scope, fields)
         if error is None:
-            scope[OWNER] = sha256(key).hexdigest() if key else ""
-            await self._app(scope, receive, send)
-            return
-        more = common_headers(request_id_of(headers), time.monotonic())
-        if error.status == 401:
-            more.append((b"www-authenticate", b"Bearer"))
-        if scope["type"] == "websocket":
-            await refuse_upgrade(receive, send, error, more)
-        else:
-            await refuse(receive, send, error, more)
+            if listed and _is_preflight(scope, fields):
+                return _answer_preflight(fields, send)
+            key = None if access.mode == "off" else presented_key(fields)
+            digest = key_digest(key) if key else b""
+            error = _key_error(access, scope, digest)
+            if error is None:
+                scope[OWNER] = digest.hex()
+                return self._app(scope, receive, send)
+        return _refuse(scope, receive, send, error)
 
 
-def _site_error(access: Access, scope: Scope, headers: Headers) -> OaicompatError | None:
-    host = parse_host(headers)
-    if host is None:
+def _site_error(access: Access, scope: Scope, fields: Fields) -> OaicompatError | None:
+    headers: Headers = scope["headers"]
+    host = fields.get(b"host", b"")
+    repeated = len(headers) != len(fields) and sum(name == b"host" for name, _ in headers) > 1
+    if repeated or len(host) > _LONGEST_HOST:
+        status = 400
+    else:
+        server = scope.get("server")
+        own = tuple(server) if server else None
+        status = _host_status(host, own, access.hosts, access.bound)
+    if status == 400:
         return InvalidRequestError("Exactly one valid Host header is needed.")
     if not access.check_hosts:
         return None
-    server = scope.get("server")
-    own = tuple(server) if server else None
-    if not host_allowed(*host, own, access.hosts, access.bound):
+    if status == 403:
         return InvalidRequestError(
             "This Host is not served here; list it in server.allowed_hosts.", status=403
         )
+    if b"origin" not in fields and b"sec-fetch-site" not in fields:
+        return None
     reason = browser_refusal(headers, access.origins)
     return InvalidRequestError(reason, status=403) if reason else None
 
 
-def _key_error(access: Access, scope: Scope, key: bytes | None) -> OaicompatError | None:
-    if access.mode == "off" or is_exempt(scope.get("method", ""), scope["path"], access.mode):
+def _key_error(access: Access, scope: Scope, digest: bytes) -> OaicompatError | None:
+    if access.mode == "off" or (digest and key_matches(digest, access.digests)):
         return None
-    if not key:
+    if is_exempt(scope.get("method", ""), scope["path"], access.mode):
+        return None
+    if not digest:
         return AuthenticationError(
             "You didn't provide an API key. Send it in an Authorization header: Authorization: Bearer KEY."
         )
-    if not key_matches(key, access.digests):
-        return AuthenticationError("Incorrect API key provided.")
-    return None
+    return AuthenticationError("Incorrect API key provided.")
 
 
-def _is_preflight(scope: Scope, headers: Headers) -> bool:
-    asked = any(name == b"access-control-request-method" for name, _ in headers)
-    return asked and scope.get("method") == "OPTIONS"
+def _refuse(scope: Scope, receive: Receive, send: Send, error: OaicompatError) -> Awaitable[None]:
+    more = common_headers(request_id_in(scope[FIELDS]), time.monotonic())
+    if error.status == 401:
+        more.append((b"www-authenticate", b"Bearer"))
+    refused = refuse_upgrade if scope["type"] == "websocket" else refuse
+    return refused(receive, send, error, more)
 
 
-async def _answer_preflight(headers: Headers, send: Send) -> None:
-    asked = [value for name, value in headers if name == b"access-control-request-headers"]
+def _is_preflight(scope: Scope, fields: Fields) -> bool:
+    return b"access-control-request-method" in fields and scope.get("method") == "OPTIONS"
+
+
+async def _answer_preflight(fields: Fields, send: Send) -> None:
     reply: Headers = [
-        *common_headers(request_id_of(headers), time.monotonic()),
+        *common_headers(request_id_in(fields), time.monotonic()),
         (b"access-control-allow-methods", _METHODS),
         (b"access-control-max-age", b"3600"),
-        *((b"access-control-allow-headers", value) for value in asked[:1]),
     ]
+    asked = fields.get(b"access-control-request-headers")
+    if asked is not None:
+        reply.append((b"access-control-allow-headers", asked))
     await send({"type": "http.response.start", "status": 204, "headers": reply})
     await send({"type": "http.response.body", "body": b"", "more_body": False})
 
 
-def _with_origin(send: Send, origin: str) -> Send:
+def _with_origin(send: Send, origin: bytes) -> Send:
     more: Headers = [
-        (b"access-control-allow-origin", origin.encode("latin-1")),
+        (b"access-control-allow-origin", origin),
         (b"access-control-expose-headers", OWN_HEADERS),
         (b"vary", b"Origin"),
     ]

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import AsyncIterator, Iterable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 
 import anyio
 from msgspec.structs import replace
@@ -21,6 +21,7 @@ from oaicompat.events import Frame
 from oaicompat.exchange import Exchange
 from oaicompat.supplies import Effect, KeepResponse, Needs, Supplies
 from oaicompat_server.bodies import counted
+from oaicompat_server.framing import Headers
 from oaicompat_server.recall import (
     LEASE_SECONDS,
     Recall,
@@ -113,7 +114,7 @@ class Run:
         self._changed = anyio.Event()
         self._scope = anyio.CancelScope()
         self._stopped: OaicompatError | None = None
-        self._session = Session(relay, incoming, lambda: self, lambda *_: self, exchange)
+        self._session = Session(relay, incoming, self, self, exchange)
 
     async def main(self) -> None:
         """Run to the end."""
@@ -164,6 +165,9 @@ class Run:
                     await changed.wait()
                 if silence.cancelled_caught:
                     yield (_SILENCE,)
+
+    def open(self, streaming: bool, headers: Callable[[], Headers]) -> None:
+        """Do nothing: events are kept however they are asked for later."""
 
     async def write(self, frames: Sequence[Frame]) -> None:
         """Take frames; those who follow get them at once, the store soon."""

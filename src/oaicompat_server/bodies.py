@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import time
 
+from msgspec import Struct
+
 from oaicompat.errors import InvalidRequestError, OaicompatError
 from oaicompat_server.admission import overloaded
 from oaicompat_server.framing import Fields, Message, Receive
@@ -53,30 +55,31 @@ class BodyBudget:
         self.used -= size
 
 
-class Reading:
-    """A request's `receive` that knows whether the body has ended, and what it holds of the budget."""
+class Reading(Struct):
+    """A request's `receive` that knows whether the body has ended, and what it holds of the budget.
 
-    def __init__(self, receive: Receive, budget: BodyBudget) -> None:
-        self._receive = receive
-        self._budget = budget
-        self._held = 0
-        self.complete = False
+    Up to `covered` bytes of the body are held, or free.
+    """
 
-    def hold(self, size: int) -> None:
+    receive: Receive
+    budget: BodyBudget
+    complete: bool = False
+    covered: int = _FREE_BYTES
+
+    def cover(self, size: int) -> None:
         """Hold at least as many bytes of the budget; raises a 503 where they are not there."""
-        size = counted(size)
-        if size > self._held:
-            self._budget.take(size - self._held)
-            self._held = size
+        if size > self.covered:
+            self.budget.take(size - counted(self.covered))
+            self.covered = size
 
     def release(self) -> None:
         """Give back what is held."""
-        if self._held:
-            self._budget.give(self._held)
-            self._held = 0
+        if self.covered > _FREE_BYTES:
+            self.budget.give(self.covered)
+            self.covered = _FREE_BYTES
 
     async def __call__(self) -> Message:
-        message = await self._receive()
+        message = await self.receive()
         if message["type"] != "http.request" or not message.get("more_body"):
             self.complete = True
         return message
@@ -94,43 +97,45 @@ def has_body(fields: Fields) -> bool:
     )
 
 
-def check_headers(fields: Fields, limit: int) -> None:
-    """Raise the 415 or 413 that the headers of a JSON request already earn."""
+def check_headers(fields: Fields, limit: int) -> int:
+    """Raise the 415 or 413 that the headers of a JSON request already earn; return the length they tell."""
     coding = fields.get(b"content-encoding")
     if coding is not None and coding.strip().lower() not in (b"", b"identity"):
         raise InvalidRequestError("Compressed request bodies are not accepted.", status=415)
-    if not _is_json(fields.get(b"content-type") or b""):
+    kind = fields.get(b"content-type")
+    if kind != b"application/json" and not _is_json(kind or b""):
         raise InvalidRequestError("Content-Type must be application/json.", status=415)
-    length = fields.get(b"content-length")
-    if length is not None and length.isdigit() and int(length) > limit:
+    told = fields.get(b"content-length")
+    length = int(told) if told is not None and told.isdigit() else 0
+    if length > limit:
         raise _too_large(limit)
+    return length
 
 
 def _is_json(content_type: bytes) -> bool:
-    if content_type == b"application/json":
-        return True
     kind = content_type.partition(b";")[0].strip().lower()
     return kind == b"application/json" or (
         kind.startswith(b"application/") and kind.endswith(b"+json")
     )
 
 
-async def read_body(fields: Fields, receive: Reading, limit: int) -> bytes:
+async def read_body(fields: Fields, reading: Reading, limit: int) -> bytes:
     """Return the whole body of a JSON request, at most `limit` bytes.
 
     Raises `InvalidRequestError` (400, 408, 413, 415), a 503 where all bodies together are too big, and
     `ClientLeft`.
     """
-    check_headers(fields, limit)
-    length = fields.get(b"content-length")
-    if length is not None and length.isdigit():
-        receive.hold(int(length))
-    message = await receive()
+    length = check_headers(fields, limit)
+    if length > reading.covered:
+        reading.cover(length)
+    message = await reading.receive()
     if message["type"] == "http.request" and not message.get("more_body"):
+        reading.complete = True
         body: bytes = message.get("body", b"")
-        receive.hold(len(body))
+        if len(body) > reading.covered:
+            reading.cover(len(body))
     else:
-        body = await _collected(message, receive, limit)
+        body = await _collected(message, reading, limit)
     if len(body) > limit:
         raise _too_large(limit)
     if not body or body.isspace():
@@ -138,10 +143,10 @@ async def read_body(fields: Fields, receive: Reading, limit: int) -> bytes:
     return body
 
 
-async def _collected(message: Message, receive: Reading, limit: int) -> bytes:
+async def _collected(message: Message, reading: Reading, limit: int) -> bytes:
     pieces: list[bytes] = []
     try:
-        await _read_on(pieces, message, receive, limit)
+        await _read_on(pieces, message, reading, limit)
     except OaicompatError:
         # The error keeps this frame alive until its client has been told.
         pieces.clear()
@@ -149,7 +154,7 @@ async def _collected(message: Message, receive: Reading, limit: int) -> bytes:
     return b"".join(pieces)
 
 
-async def _read_on(pieces: list[bytes], message: Message, receive: Reading, limit: int) -> None:
+async def _read_on(pieces: list[bytes], message: Message, reading: Reading, limit: int) -> None:
     started = time.monotonic()
     size = 0
     while True:
@@ -160,12 +165,12 @@ async def _read_on(pieces: list[bytes], message: Message, receive: Reading, limi
         size += len(piece)
         if size > limit:
             raise _too_large(limit)
-        receive.hold(size)
+        reading.cover(size)
         if not message.get("more_body"):
             return
         if time.monotonic() - started > FREE_SECONDS + size / _SLOWEST:
             raise InvalidRequestError("The request body did not arrive in time.", status=408)
-        message = await receive()
+        message = await reading()
 
 
 def _too_large(limit: int) -> OaicompatError:

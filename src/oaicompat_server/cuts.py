@@ -9,51 +9,30 @@ from __future__ import annotations
 import asyncio
 
 from oaicompat.errors import OaicompatError
-from oaicompat_server.span import Span
+from oaicompat_server.span import Spans
 
 _FOLLOWERS_SECONDS = 0.25
 
 
 class Cuts:
-    """The spans of one gateway's work, which can be cut; `over` once they were."""
+    """The spans of one gateway: of its `work`, and of what is only `following` the work of others."""
 
     def __init__(self) -> None:
-        self.over = False
-        self._work: set[Span] = set()
-        self._following: set[Span] = set()
+        self.work = Spans()
+        self.following = Spans()
 
     @property
     def running(self) -> int:
         """Return how much work there is, without what only follows it."""
-        return len(self._work)
-
-    def add(self, span: Span) -> None:
-        """Take work on, until `forget`; it is cut as it begins where all was."""
-        self._work.add(span)
-        if self.over:
-            span.end("cut")
-
-    def follow(self, span: Span) -> None:
-        """Take on what only follows the work of others, or does from now on."""
-        self._work.discard(span)
-        self._following.add(span)
-        if self.over:
-            span.end("cut")
-
-    def forget(self, span: Span) -> None:
-        """Let go of work that has ended."""
-        self._work.discard(span)
-        self._following.discard(span)
+        return len(self.work.running)
 
     async def cut(self) -> None:
         """Stop all of it, and whatever begins from now on."""
-        self.over = True
-        for span in list(self._work):
-            span.end("cut")
-        if self._following:
+        self.work.cut()
+        self.following.over = True
+        if self.following.running:
             await asyncio.sleep(_FOLLOWERS_SECONDS)
-        for span in list(self._following):
-            span.end("cut")
+        self.following.cut()
 
 
 def shutting_down() -> OaicompatError:

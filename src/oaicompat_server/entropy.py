@@ -19,8 +19,7 @@ def token() -> str:
     try:
         return _stock.pop()
     except IndexError:
-        digits = os.urandom(_AT_ONCE * _BYTES).hex()
-        first, *others = (digits[at : at + 2 * _BYTES] for at in range(0, len(digits), 2 * _BYTES))
+        first, *others = os.urandom(_AT_ONCE * _BYTES).hex(" ", _BYTES).split()
         _stock.extend(others)
         return first
 

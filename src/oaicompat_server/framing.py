@@ -30,6 +30,9 @@ Headers = list[tuple[bytes, bytes]]
 Fields = Mapping[bytes, bytes]
 """The first value of each header, by its name in lower case."""
 
+FIELDS = "oaicompat.fields"
+"""Where the gate leaves in the scope the `Fields` of a request."""
+
 JSON_TYPE = (b"content-type", b"application/json")
 CLOSE = (b"connection", b"close")
 _VERSION = (b"openai-version", b"2020-10-01")
@@ -66,6 +69,8 @@ def fields_of(headers: Headers) -> Fields:
 
 def session_of(fields: Fields) -> str:
     """Return what the headers say of the conversation, "" where they do not."""
+    if fields.keys().isdisjoint(_SESSION_HEADERS):
+        return ""
     for name in _SESSION_HEADERS:
         value = fields.get(name)
         if value:
@@ -75,7 +80,12 @@ def session_of(fields: Fields) -> str:
 
 def request_id_of(headers: Headers) -> str:
     """Return the client's own X-Request-Id when it is a sane token, else a new one."""
-    sent = find_header(headers, b"x-request-id")
+    return request_id_in(fields_of(headers))
+
+
+def request_id_in(fields: Fields) -> str:
+    """Return what `request_id_of` does, of headers that have been read."""
+    sent = fields.get(b"x-request-id")
     if sent is not None and _REQUEST_ID.match(sent):
         return sent.decode("ascii")
     return f"req_{token()}"
@@ -84,7 +94,7 @@ def request_id_of(headers: Headers) -> str:
 def common_headers(request_id: str, started: float) -> Headers:
     """Return the headers that every reply carries; `started` is on the monotonic clock."""
     return [
-        (b"x-request-id", request_id.encode("ascii")),
+        (b"x-request-id", request_id.encode()),
         (b"openai-processing-ms", b"%d" % ((time.monotonic() - started) * 1000)),
         _VERSION,
     ]
@@ -186,6 +196,10 @@ class Reply(Protocol):
     @property
     def ended(self) -> bool: ...
 
+    def open(self, streaming: bool, headers: Callable[[], Headers]) -> None:
+        """Take how the answer is sent and what gives its headers; the last call before it starts counts."""
+        ...
+
     async def write(self, frames: Sequence[Frame]) -> None:
         """Send frames; of an answer that is not streamed, the one frame is the whole body."""
         ...
@@ -206,7 +220,9 @@ class Answer:
     another writing leaves its frames to that one, and waits until they are out.
     """
 
-    def __init__(self, send: Send, streaming: bool, headers: Callable[[], Headers]) -> None:
+    def __init__(
+        self, send: Send, streaming: bool = False, headers: Callable[[], Headers] = list
+    ) -> None:
         self._send = send
         self._streaming = streaming
         self._headers = headers
@@ -217,13 +233,22 @@ class Answer:
         self.started = False
         self.ended = False
 
+    def open(self, streaming: bool, headers: Callable[[], Headers]) -> None:
+        """Take how the answer is to be sent, and what gives its headers once they are needed."""
+        self._streaming = streaming
+        self._headers = headers
+
     async def write(self, frames: Sequence[Frame]) -> None:
         """Send frames in one write; of an answer that is not streamed, the one frame is the whole body."""
         if not self._streaming:
             for frame in frames:
-                headers = [JSON_TYPE, *self._headers()]
+                body = frame.data
+                length = (b"content-length", b"%d" % len(body))
+                headers = [JSON_TYPE, *self._headers(), length]
                 self.started = self.ended = True
-                await send_body(self._send, 200, headers, frame.data)
+                send = self._send
+                await send({"type": "http.response.start", "status": 200, "headers": headers})
+                await send({"type": "http.response.body", "body": body, "more_body": False})
             return
         data = sse_bytes(frames)
         if not data:

@@ -33,6 +33,7 @@ class Isolated:
         self._app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        # A layer that is no coroutine may fail as it is called, so the call stands in here too.
         try:
             await self._app(scope, receive, send)
         except Exception:

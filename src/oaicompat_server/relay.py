@@ -42,7 +42,9 @@ from oaicompat_server.store.remembering import Signatures
 from oaicompat_server.stored import Run, Runs
 from oaicompat_server.upstream import Upstream, waits_of
 
-_PARSE_IN_THREAD = 4 * 1024 * 1024
+PARSE_IN_THREAD = 4 * 1024 * 1024
+"""The bytes from which a body is decoded beside the event loop."""
+
 _PARSERS = 2
 _RETIRED_POOLS = 4
 
@@ -79,13 +81,16 @@ class Background(Runs, Protocol):
 class Relay:
     """Owns what requests share; `store`, `background` and `sharing` are set when the application starts.
 
-    `worker` tells which of `server.workers` processes this is, `others_forget` has the others forget what rests
-    of an account and a model, as `Sharing.forget` does.
+    `settings` are those in force, with their `config` and `pool`. `worker` tells which of `server.workers`
+    processes this is, `others_forget` has the others forget what rests of an account and a model, as
+    `Sharing.forget` does.
     """
 
     def __init__(self, settings: Snapshot, upstream: Upstream) -> None:
         server = settings.config.server
         self.settings = settings
+        self.config: Config = settings.config
+        self.pool: Pool = settings.pool
         self.upstream = upstream
         self.sharing = Sharing(settings.pool, MemoryCooldowns())
         self.worker = 1
@@ -106,16 +111,6 @@ class Relay:
         self._retired: deque[Pool] = deque(maxlen=_RETIRED_POOLS)
         self._parsers = anyio.CapacityLimiter(_PARSERS)
 
-    @property
-    def config(self) -> Config:
-        """Return the settings in force."""
-        return self.settings.config
-
-    @property
-    def pool(self) -> Pool:
-        """Return the pool that serves new calls."""
-        return self.settings.pool
-
     def swap(self, settings: Snapshot) -> None:
         """Put new settings in force; what cools down goes on cooling."""
         now = time.monotonic()
@@ -123,7 +118,7 @@ class Relay:
         self._retired.append(self.pool)
         self.upstream.waits = waits_of(settings.config.upstream)
         self.sharing.replace(settings.pool)
-        self.settings = settings
+        self.settings, self.config, self.pool = settings, settings.config, settings.pool
 
     @property
     def leases(self) -> int:
@@ -141,34 +136,30 @@ class Relay:
             return stored
         return FetchingRecall(stored, partial(self.media.fetch, settings, owner), self.bodies)
 
-    def sticky(self, exchange: Exchange, incoming: Incoming) -> str:
-        """Name the conversation of a request, where there are credentials to choose from."""
-        return exchange.affinity(incoming.session) if len(self.pool.credentials) > 1 else ""
-
-    async def exchange(self, incoming: Incoming) -> Exchange:
-        """Decode the request, in a thread when it is big; raises `InvalidRequestError`."""
+    def exchange(self, incoming: Incoming) -> Exchange:
+        """Decode the request; raises `InvalidRequestError`."""
         settings = self.settings
+        return Exchange(
+            incoming.dialect,
+            incoming.body,
+            models=settings.models,
+            created=int(time.time()),
+            new_id=_new_id,
+            strict=settings.config.request.strict,
+            streaming=incoming.streaming,
+            silent=incoming.silent,
+            options=settings.options[incoming.keep],
+        )
 
-        def build() -> Exchange:
-            return Exchange(
-                incoming.dialect,
-                incoming.body,
-                models=settings.models,
-                created=int(time.time()),
-                new_id=_new_id,
-                strict=settings.config.request.strict,
-                streaming=incoming.streaming,
-                silent=incoming.silent,
-                options=settings.options[incoming.keep],
-            )
-
-        if len(incoming.body) < _PARSE_IN_THREAD:
-            return build()
-        return await anyio.to_thread.run_sync(build, abandon_on_cancel=True, limiter=self._parsers)
+    async def exchange_beside(self, incoming: Incoming) -> Exchange:
+        """Decode a big request in a thread; raises `InvalidRequestError`."""
+        return await anyio.to_thread.run_sync(
+            self.exchange, incoming, abandon_on_cancel=True, limiter=self._parsers
+        )
 
     async def supply(self, exchange: Exchange, found: Supplies) -> None:
         """Give an exchange what was found, in a thread when that is big; raises `InvalidRequestError`."""
-        if checked_size(found, self.config.server.body_limit) < _PARSE_IN_THREAD:
+        if checked_size(found, self.config.server.body_limit) < PARSE_IN_THREAD:
             exchange.supply(found)
             return
         # Not abandoned: a failure is told by the same exchange.

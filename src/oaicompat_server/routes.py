@@ -17,14 +17,14 @@ from oaicompat_server.auth import OWNER
 from oaicompat_server.bodies import ClientLeft, Reading
 from oaicompat_server.cuts import shutting_down
 from oaicompat_server.framing import (
+    FIELDS,
     Fields,
     Receive,
     Scope,
     Send,
     common_headers,
-    fields_of,
     refuse_upgrade,
-    request_id_of,
+    request_id_in,
 )
 from oaicompat_server.handlers.context import Context, Handler, Route, Table, shown
 from oaicompat_server.handlers.conversations import Conversations
@@ -66,6 +66,7 @@ _PATTERNS: Mapping[str, re.Pattern[str]] = {
 """Routes with ids in them; ids of models may hold slashes, and ids of items are the clients' own."""
 
 _STACKED = "/chat/completions"
+_UNKNOWN = Route("")
 _COMMON: Mapping[str, Route] = {f"/v1{suffix}": Route(suffix) for suffix in _FIXED}
 
 logger = logging.getLogger("oaicompat")
@@ -110,17 +111,20 @@ class Router:
         if scope["type"] == "websocket":
             await self._upgrade(scope, receive, send)
             return
+        fields: Fields = scope[FIELDS]
         context = Context(
             scope,
-            fields_of(scope["headers"]),
+            fields,
             Reading(receive, self._relay.bodies),
             send,
-            resolve(scope["path"]) or Route(""),
-            request_id_of(scope["headers"]),
+            resolve(scope["path"]) or _UNKNOWN,
+            request_id_in(fields),
             time.monotonic(),
+            scope["method"],
+            scope[OWNER],
         )
         try:
-            await self._dispatch(context)
+            await self._handler(context)(context)
         except ClientLeft:
             return
         except OaicompatError as error:
@@ -136,7 +140,7 @@ class Router:
 
     async def _upgrade(self, scope: Scope, receive: Receive, send: Send) -> None:
         route = resolve(scope["path"])
-        headers = common_headers(request_id_of(scope["headers"]), time.monotonic())
+        headers = common_headers(request_id_in(scope[FIELDS]), time.monotonic())
         if self._relay.draining:
             await refuse_upgrade(receive, send, shutting_down(), headers)
             return
@@ -145,23 +149,24 @@ class Router:
             and route.suffix == "/responses"
             and self._relay.config.server.websocket
         ):
-            owner = scope.get(OWNER, "")
-            await Connection(self._relay, scope, receive, send, owner=owner).serve()
+            await Connection(self._relay, scope, receive, send, owner=scope[OWNER]).serve()
             return
         await refuse_upgrade(receive, send, no_websocket(), headers)
 
-    async def _dispatch(self, context: Context) -> None:
-        if self._relay.draining and context.route.suffix not in HEALTH:
+    def _handler(self, context: Context) -> Handler:
+        """Return what answers a request; raises where its path is not served, or nothing is any more."""
+        suffix = context.route.suffix
+        if self._relay.draining and suffix not in HEALTH:
             raise shutting_down()
-        if _wants_websocket(context.headers):
+        if b"upgrade" in context.headers and _wants_websocket(context.headers):
             raise no_websocket()
-        handlers = self._handlers.get(context.route.suffix)
+        handlers = self._handlers.get(suffix)
         if handlers is None:
             raise self._unknown_url(context)
-        handler = handlers.get(context.method)
-        if handler is not None:
-            await handler(context)
-            return
+        return handlers.get(context.method) or self._other_method
+
+    async def _other_method(self, context: Context) -> None:
+        handlers = self._handlers[context.route.suffix]
         allowed = (b"allow", ", ".join([*handlers, "OPTIONS"]).encode("ascii"))
         if context.method == "OPTIONS":
             more = [*common_headers(context.request_id, context.started), allowed]

@@ -8,17 +8,17 @@ the other, and cancellation closes the upstream connection before the credential
 from __future__ import annotations
 
 import logging
-import random
 import time
-from collections.abc import Callable, Iterable
-from functools import partial
+from collections.abc import Iterable
+from functools import lru_cache
 
 import anyio
 
 from oaicompat.errors import ModelNotFoundError, OaicompatError, UpstreamError
 from oaicompat.events import Frame
 from oaicompat.exchange import Call, Exchange
-from oaicompat.providers.gemini.endpoints import headers as endpoint_headers
+from oaicompat.providers.gemini import endpoints
+from oaicompat.supplies import NOTHING
 from oaicompat_server.attempts import Attempts
 from oaicompat_server.cuts import shutting_down
 from oaicompat_server.framing import (
@@ -36,17 +36,17 @@ from oaicompat_server.heartbeat import Heartbeat
 from oaicompat_server.leaving import listen
 from oaicompat_server.pool import Lease
 from oaicompat_server.recall import Recall
-from oaicompat_server.relay import Incoming, Relay, internal_error
+from oaicompat_server.relay import PARSE_IN_THREAD, Incoming, Relay, internal_error
 from oaicompat_server.span import Span
 from oaicompat_server.upstream import BODY_CAP
 
+endpoint_headers = lru_cache(512)(endpoints.headers)
+
 _TOLD_SECONDS = 1.0
+_LONGEST_HEADER = 256
 _ERROR = b'"error"'
 _CALLS_AT_ONCE = 8
 """Upstream calls of one request that may run together: it was admitted as one."""
-
-Opening = Callable[[bool, Callable[[], Headers]], Reply]
-"""Begins a reply: whether it is streamed, and what gives its headers once they are needed."""
 
 logger = logging.getLogger("oaicompat")
 
@@ -55,8 +55,7 @@ async def serve(
     relay: Relay, incoming: Incoming, scope: Scope, receive: Receive, send: Send
 ) -> None:
     """Answer one HTTP request; returns when the answer is sent, or the client has left."""
-    recall = partial(relay.recall, incoming.owner)
-    session = Session(relay, incoming, recall, partial(Answer, send))
+    session = Session(relay, incoming, Answer(send))
     ignore = listen(scope, receive, session.leave)
     try:
         await session.run()
@@ -68,32 +67,31 @@ async def serve(
 class Session:
     """The work on one request.
 
-    `recall` gives what finds and keeps what belongs to its client, and `opening` begins the reply. An
-    `exchange` that is given goes on in the background.
+    `recall` is what finds and keeps what belongs to its client, the relay's where none is given. An `exchange`
+    that is given goes on in the background.
     """
 
     def __init__(
         self,
         relay: Relay,
         incoming: Incoming,
-        recall: Callable[[], Recall],
-        opening: Opening,
+        reply: Reply,
+        recall: Recall | None = None,
         exchange: Exchange | None = None,
     ) -> None:
         self._relay = relay
-        self._config = relay.settings.config
+        self._config = relay.config
         self._incoming = incoming
-        self._make_recall = recall
-        self._recalled: Recall | None = None
-        self._opening = opening
-        self._span = Span()
-        self._account = ""
+        self._reply = reply
+        self._recalled = recall
         self._exchange = exchange
         self._detached = exchange is not None
         self._handed_over = False
-        self._reply = opening(False, self._headers)
+        self._span = Span(relay.cuts.work)
+        self._account = ""
         self._deadline = 0.0
         self._heart: Heartbeat | None = None
+        reply.open(False, self._headers)
 
     def leave(self) -> None:
         """Stop working: nobody is there to be answered."""
@@ -101,13 +99,22 @@ class Session:
 
     async def run(self) -> None:
         """Do the work and answer; nothing but cancellation comes out of here."""
-        cuts = self._relay.cuts
         with self._span as span:
-            cuts.add(span)
             try:
-                await self._work()
-            finally:
-                cuts.forget(span)
+                exchange = self._exchange
+                if exchange is None:
+                    exchange = await self._begin()
+                if exchange.background and not self._detached:
+                    await self._detach(exchange)
+                else:
+                    await self._work(exchange)
+            except OaicompatError as error:
+                await self._fail(error)
+                _forget_frames(error)
+            except Exception:
+                request_id = self._incoming.request_id
+                logger.exception("request %s failed by a fault of the gateway", request_id)
+                await self._fail(internal_error(request_id))
         if span.ended == "cut":
             with anyio.move_on_after(_TOLD_SECONDS):
                 await self._fail(shutting_down())
@@ -115,43 +122,25 @@ class Session:
             late = "The request took longer than allowed."
             await self._fail(UpstreamError(late, status=504, cause="network"))
 
-    async def _work(self) -> None:
-        try:
-            exchange = self._exchange or await self._begin()
-            if exchange.background and not self._detached:
-                await self._detach(exchange)
-                return
-            self._reply = self._opening(exchange.streaming, self._headers)
-            owner = self._incoming.owner
-            if not self._relay.admission.take(owner):
-                await self._relay.admission.acquire(owner)
-            try:
-                await self._within_deadline(exchange)
-            finally:
-                self._relay.admission.release(owner)
-        except OaicompatError as error:
-            await self._fail(error)
-            _forget_frames(error)
-        except Exception:
-            logger.exception(
-                "request %s failed by a fault of the gateway", self._incoming.request_id
-            )
-            await self._fail(internal_error(self._incoming.request_id))
-
     async def abort(self, error: OaicompatError) -> None:
         """End an answer whose work was cancelled."""
         await self._fail(error)
 
     async def _begin(self) -> Exchange:
         """Decode the request, with what it wants from outside."""
-        self._exchange = exchange = await self._relay.exchange(self._incoming)
-        while wanted := exchange.needs():
-            await self._relay.supply(exchange, await self._recall().find(wanted))
+        relay, incoming = self._relay, self._incoming
+        if len(incoming.body) < PARSE_IN_THREAD:
+            exchange = relay.exchange(incoming)
+        else:
+            exchange = await relay.exchange_beside(incoming)
+        self._exchange = exchange
+        while (wanted := exchange.needs()) is not NOTHING and wanted:
+            await relay.supply(exchange, await self._recall().find(wanted))
         return exchange
 
     def _recall(self) -> Recall:
         if self._recalled is None:
-            self._recalled = self._make_recall()
+            self._recalled = self._relay.recall(self._incoming.owner)
         return self._recalled
 
     async def _detach(self, exchange: Exchange) -> None:
@@ -161,8 +150,8 @@ class Session:
             self._incoming.release()
         self._exchange = None
         self._handed_over = True
-        self._relay.cuts.follow(self._span)
-        self._reply = self._opening(exchange.followed, self._headers)
+        self._span.move(self._relay.cuts.following)
+        self._reply.open(exchange.followed, self._headers)
         if not exchange.followed:
             await self._reply.write((Frame(run.body),))
             return
@@ -170,20 +159,30 @@ class Session:
             await self._reply.write(frames)
         await self._reply.end()
 
-    async def _within_deadline(self, exchange: Exchange) -> None:
+    async def _work(self, exchange: Exchange) -> None:
+        """Run what calls the answer takes and end it, once it is this request's turn."""
+        relay, reply, span, owner = self._relay, self._reply, self._span, self._incoming.owner
         settings = self._config.upstream
-        total = settings.total_timeout_stream if exchange.streaming else settings.total_timeout
-        self._deadline = time.monotonic() + total
-        self._span.limit(total)
-        while calls := exchange.calls():
-            if len(calls) == 1:
-                await self._call(exchange, calls[0])
-            else:
-                await self._all(exchange, calls)
-        self._span.unlimit()
-        await self._write(exchange.conclude())
-        if not self._reply.ended:
-            await self._reply.end()
+        if exchange.streaming:
+            reply.open(True, self._headers)
+        if not relay.admission.take(owner):
+            await relay.admission.acquire(owner)
+        try:
+            total = settings.total_timeout_stream if exchange.streaming else settings.total_timeout
+            self._deadline = time.monotonic() + total
+            span.limit(self._deadline)
+            while not reply.ended and (calls := exchange.calls()):
+                if len(calls) == 1:
+                    await self._call(exchange, calls[0])
+                else:
+                    await self._all(exchange, calls)
+            if not reply.ended:
+                span.unlimit()
+                await self._write(exchange.conclude())
+            if not reply.ended:
+                await reply.end()
+        finally:
+            relay.admission.release(owner)
 
     async def _all(self, exchange: Exchange, calls: Iterable[Call]) -> None:
         """Run several calls at once; the first failure cancels the others and is the answer's."""
@@ -209,17 +208,18 @@ class Session:
 
         All of them go by the settings in force at its beginning: a key is shown only where it was set for.
         """
-        settings = self._relay.settings
+        settings, session = self._relay.settings, self._incoming.session
         base_url = settings.config.upstream.base_url
-        with Attempts(
+        several = len(settings.pool.credentials) > 1
+        attempts = Attempts(
             settings.pool,
             settings.policy,
             (call.model, *call.fallbacks),
-            deadline=self._deadline,
-            jitter=random.random,
-            sticky=self._relay.sticky(exchange, self._incoming),
-            owner=self._incoming.owner,
-        ) as attempts:
+            self._deadline,
+            exchange.affinity(session) if several else "",
+            self._incoming.owner,
+        )
+        try:
             while True:
                 lease = attempts.lease(time.monotonic()) or await _leased(attempts)
                 try:
@@ -233,18 +233,22 @@ class Session:
                     if delay:
                         await anyio.sleep(delay)
                 else:
-                    attempts.succeeded(time.monotonic())
+                    attempts.succeeded()
                     return
+        finally:
+            attempts.close()
 
     async def _attempt(
         self, exchange: Exchange, call: Call, lease: Lease, base_url: str, sentinel: bool
     ) -> None:
         credential = lease.credential
         self._account = lease.slot.account
-        proof = await credential.proof()
+        proof, payer = credential.secret, ""
+        if credential.source is not None:
+            proof, payer = await credential.proof(), credential.payer
         target = credential.target(base_url, lease.model)
         request = exchange.begin_attempt(call, target, sentinel=sentinel)
-        lines = endpoint_headers(target, proof.reveal(), credential.payer)
+        lines = endpoint_headers(target, proof.reveal(), payer)
         limit = None if exchange.streaming else BODY_CAP
         try:
             opened = self._relay.upstream.open(request, lines, limit, credential.proxy)
@@ -290,7 +294,7 @@ class Session:
         if self._recalled is not None and not self._handed_over:
             self._recalled.release()
         self._exchange = None
-        del self._reply, self._opening, self._make_recall, self._recalled
+        del self._reply, self._recalled
 
     def _interval(self) -> float:
         answer = self._config.answer
@@ -334,12 +338,17 @@ class Session:
         shown = self._config.headers
         exchange = self._exchange
         if exchange is not None and exchange.model:
-            headers.append((b"x-mapped-model", header_value(exchange.model)))
+            headers.append(_header(b"x-mapped-model", exchange.model[:_LONGEST_HEADER]))
             if shown.notes and (notes := exchange.notes):
                 headers.append((b"x-oaicompat-notes", notes_header(notes)))
         if self._account and shown.account:
-            headers.append((b"x-account-email", header_value(self._account)))
+            headers.append(_header(b"x-account-email", self._account[:_LONGEST_HEADER]))
         return headers
+
+
+@lru_cache(512)
+def _header(name: bytes, text: str) -> tuple[bytes, bytes]:
+    return name, header_value(text)
 
 
 def _forget_frames(error: BaseException) -> None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 import re
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from typing import Any
 
@@ -26,6 +26,7 @@ from oaicompat.events import Frame
 from oaicompat.supplies import Effect, Item, KeepResponse, Needs, Supplies
 from oaicompat_server.bodies import counted
 from oaicompat_server.framing import (
+    Headers,
     Receive,
     Send,
     common_headers,
@@ -203,7 +204,7 @@ class Connection:
         relay = self.relay
         recall = _LaneRecall(self, lane, relay.recall(self.owner))
         reply = _Turned(self, lane)
-        session = Session(relay, incoming, lambda: recall, lambda *_: reply)
+        session = Session(relay, incoming, reply, recall)
         try:
             await session.run()
         finally:
@@ -239,6 +240,9 @@ class _Turned:
         self._connection = connection
         self._lane = lane
         self.started = self.ended = self.failed = False
+
+    def open(self, streaming: bool, headers: Callable[[], Headers]) -> None:
+        """Do nothing: there is one way to answer, and no headers."""
 
     async def write(self, frames: Sequence[Frame]) -> None:
         """Send what are events of the frames."""

@@ -22,7 +22,7 @@ from tests.support.gateway import Gateway, gateway
 from tests.support.plain import line, status
 
 from oaicompat_server.app import create_app
-from oaicompat_server.auth import digest_keys, key_matches
+from oaicompat_server.auth import digest_keys, key_digest, key_matches
 from oaicompat_server.cli import main
 from oaicompat_server.secret import Secret
 from oaicompat_server.settings import (
@@ -244,7 +244,7 @@ def test_e3_every_key_is_compared_in_constant_time(monkeypatch: pytest.MonkeyPat
     digests = digest_keys(KEYS)
     for key, matches in ((b"sk-right", True), (b"sk-third", True), (b"\xff", False), (b"", False)):
         compared.clear()
-        assert key_matches(key, digests) is matches
+        assert key_matches(key_digest(key), digests) is matches
         assert compared == [(32, 32)] * len(KEYS)
     assert key_matches(b"", ()) is False
 

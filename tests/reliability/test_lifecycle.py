@@ -30,6 +30,7 @@ from oaicompat_server.framing import Answer
 from oaicompat_server.handlers import exchanges
 from oaicompat_server.recall import StoredRecall
 from oaicompat_server.relay import Relay
+from oaicompat_server.routes import Router
 from oaicompat_server.settings import Config, ServerSettings
 from oaicompat_server.simulator import running
 from oaicompat_server.upstream import Upstream
@@ -269,7 +270,7 @@ def test_h2_a_thread_that_hangs_does_not_hold_the_exit() -> None:
 LAYERS: list[tuple[object, str]] = [
     (auth, "_site_error"),
     (routes, "resolve"),
-    (routes, "_wants_websocket"),
+    (Router, "_handler"),
     (exchanges, "read_body"),
     (Relay, "exchange"),
     (Relay, "recall"),

@@ -9,7 +9,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from email.utils import formatdate
 from itertools import pairwise
 from typing import Any
@@ -332,7 +332,7 @@ def test_c13_whoever_leaves_leaves_no_lease_behind() -> None:
     for number in range(1_000):
         now = float(number)
         try:
-            with attempts(pool, models=("m", "n"), deadline=now + 9) as call:
+            with closing(attempts(pool, models=("m", "n"), deadline=now + 9)) as call:
                 for _ in range(draw.randrange(4)):
                     call.next(now)
                     if draw.random() < 0.3:

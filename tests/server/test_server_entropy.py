@@ -24,7 +24,7 @@ import os
 from oaicompat_server.entropy import token
 token()
 child = os.fork()
-print(token(), flush=True)
+os.write(1, f"{token()} ".encode())
 if child:
     os.waitpid(child, 0)
 else:

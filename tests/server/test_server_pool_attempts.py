@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from contextlib import closing
+
 import pytest
 from tests.support.pools import (
     A,
@@ -64,7 +66,7 @@ def test_same_credential_serves_again_only_for_faults_that_pass(
 
 
 def test_a_short_limit_is_waited_for_with_the_same_credential() -> None:
-    with attempts(Pool([A])) as call:
+    with closing(attempts(Pool([A]))) as call:
         now = 0.0
         for _ in range(2):
             assert call.next(now).credential == A
@@ -127,7 +129,7 @@ def test_an_outage_is_told_as_one_before_anybody_is_asked() -> None:
 
 def test_signature_is_tried_once_more_with_the_sentinel() -> None:
     error = failure("signature", 400, retryable=False)
-    with attempts(Pool([A, B])) as call:
+    with closing(attempts(Pool([A, B]))) as call:
         assert call.next(0).credential == A
         call.failed(0, error)
         assert call.delay(0) == 0
@@ -254,7 +256,7 @@ def test_regression_the_text_and_retry_after_name_one_wait(
 def test_a_short_cooldown_is_waited_for_in_line(told: float) -> None:
     pool = Pool([A])
     spend(pool, 0, rate(told), only=A)
-    with attempts(pool) as call:
+    with closing(attempts(pool)) as call:
         wait = call.wait(0)
         assert told <= wait <= told + 0.05
         assert call.wait(wait) == 0
@@ -264,7 +266,7 @@ def test_a_short_cooldown_is_waited_for_in_line(told: float) -> None:
 def test_waits_in_line_are_five_seconds_in_all() -> None:
     pool = Pool([A])
     spend(pool, 0, rate(4), only=A)
-    with attempts(pool) as call:
+    with closing(attempts(pool)) as call:
         now = call.wait(0)
         assert now > 0
         spend(pool, now, rate(4), only=A)
@@ -279,7 +281,7 @@ def test_a_probe_under_way_is_waited_for() -> None:
     spend(pool, 0, rate(10), only=A)
     probe = pool.lease(10, Wanted(M))
     assert probe is not None
-    with attempts(pool) as call:
+    with closing(attempts(pool)) as call:
         assert 0 < call.wait(10) <= 0.1
         probe.report(10.1, None)
         probe.release()
@@ -289,7 +291,7 @@ def test_a_probe_under_way_is_waited_for() -> None:
 
 def test_regression_who_comes_back_with_its_credential_waits_for_the_probe() -> None:
     pool = Pool([A])
-    with attempts(pool) as call:
+    with closing(attempts(pool)) as call:
         call.next(0)
         call.failed(0, rate(2))
         now = call.delay(0)
@@ -304,7 +306,7 @@ def test_regression_who_comes_back_with_its_credential_waits_for_the_probe() -> 
 
 def test_regression_nobody_is_waited_for_that_was_asked_already() -> None:
     pool = Pool([A, B])
-    with attempts(pool) as call:
+    with closing(attempts(pool)) as call:
         call.next(0)
         call.failed(0, failure("overload", 503))
         now = call.delay(0)
@@ -316,7 +318,7 @@ def test_regression_nobody_is_waited_for_that_was_asked_already() -> None:
 def test_one_jitter_of_zero_is_no_busy_loop() -> None:
     pool = Pool([A])
     spend(pool, 0, rate(3), only=A)
-    with attempts(pool, jitter=lambda: 0.0) as call:
+    with closing(attempts(pool, jitter=lambda: 0.0)) as call:
         assert call.wait(0) == 3
         assert call.wait(3) == 0
     assert pool.lease(3, Wanted(M)) is not None
@@ -339,11 +341,11 @@ def test_regression_a_credential_that_is_out_by_now_leaves_the_call_to_the_other
     sourced = credential("s", kind="adc", source=Renewing())
     pool = Pool([sourced, B])
     spend(pool, 0, REFUSED, only=sourced)
-    with attempts(pool) as call:
+    with closing(attempts(pool)) as call:
         first = call.next(0)
         assert first.credential == B
         call.close()
-    with attempts(pool) as call:
+    with closing(attempts(pool)) as call:
         assert call.next(0).credential == sourced
         call.failed(0, REFUSED)
         assert call.delay(0) == 0

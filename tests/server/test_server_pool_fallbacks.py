@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from contextlib import suppress
+from contextlib import closing, suppress
 
 import pytest
 from tests.support.pools import A, B, C, D, attempts, failure, rate, run, spend
@@ -38,7 +38,8 @@ def test_a_retry_beyond_the_budget_fails_at_once_and_places_come_back() -> None:
     with pytest.raises(UpstreamError):
         calls[3].delay(0)
     calls[0].next(1)
-    calls[0].succeeded(1)
+    calls[0].succeeded()
+    calls[0].close()
     assert pool.retries.taken == 2
     calls[4].failed(1, failure("network", 502))
     assert calls[4].delay(1) >= 0
@@ -49,7 +50,7 @@ def test_a_retry_beyond_the_budget_fails_at_once_and_places_come_back() -> None:
 
 def test_rotation_takes_no_place_among_the_retries() -> None:
     pool = Pool([A, B])
-    with attempts(pool) as call:
+    with closing(attempts(pool)) as call:
         call.next(0)
         call.failed(0, rate(30))
         call.delay(0)
@@ -59,7 +60,7 @@ def test_rotation_takes_no_place_among_the_retries() -> None:
 def asked(pool: Pool, error: UpstreamError, models: tuple[str, ...], most: int = 3) -> list[str]:
     """Return who was asked for what until a call of these models ended."""
     found = []
-    with attempts(pool, most=most, models=models) as call, suppress(OaicompatError):
+    with closing(attempts(pool, most=most, models=models)) as call, suppress(OaicompatError):
         for _ in range(9):
             lease = call.next(0)
             found.append(f"{lease.credential.account} {call.model}")
@@ -96,7 +97,7 @@ def test_a_model_that_rests_everywhere_is_passed_over_without_a_wait() -> None:
     pool = Pool([A, B])
     for each in (A, B):
         spend(pool, 0, rate(3), only=each, model="m")
-    with attempts(pool, models=("m", "n")) as call:
+    with closing(attempts(pool, models=("m", "n"))) as call:
         assert call.wait(0) == 0
         assert call.next(0).model == "n"
         assert call.model == "n"
@@ -104,7 +105,7 @@ def test_a_model_that_rests_everywhere_is_passed_over_without_a_wait() -> None:
 
 def test_a_model_that_is_missing_goes_on_to_the_next_and_is_told_at_last() -> None:
     pool = Pool([A])
-    with attempts(pool, models=("m", "n")) as call:
+    with closing(attempts(pool, models=("m", "n"))) as call:
         call.next(0)
         call.failed(0, MISSING)
         assert call.delay(0) == 0
@@ -116,7 +117,7 @@ def test_a_model_that_is_missing_goes_on_to_the_next_and_is_told_at_last() -> No
 
 
 def test_a_clients_own_fault_goes_on_nowhere() -> None:
-    with attempts(Pool([A, B]), models=("m", "n")) as call:
+    with closing(attempts(Pool([A, B]), models=("m", "n"))) as call:
         call.next(0)
         call.failed(0, failure("request", 400, retryable=False))
         with pytest.raises(UpstreamError):
@@ -127,14 +128,17 @@ def test_exhaustion_of_several_models_names_the_first_one_that_is_back() -> None
     pool = Pool([A])
     spend(pool, 0, rate(90), only=A, model="m")
     spend(pool, 0, rate(40), only=A, model="n")
-    with attempts(pool, models=("m", "n")) as call, pytest.raises(PoolExhaustedError) as caught:
+    with (
+        closing(attempts(pool, models=("m", "n"))) as call,
+        pytest.raises(PoolExhaustedError) as caught,
+    ):
         call.next(0)
     assert caught.value.retry_after == 40
 
 
 def test_what_is_held_is_given_back_at_the_end() -> None:
     pool = Pool([A])
-    with attempts(pool) as call:
+    with closing(attempts(pool)) as call:
         call.next(0)
         assert pool.in_flight == 1
     assert pool.in_flight == 0

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Sequence
+from contextlib import closing
 from itertools import count
 from typing import Any
 
@@ -129,7 +130,7 @@ def run(
 ) -> tuple[list[str], OaicompatError | None]:
     """Play outcomes until the attempts end; return who was tried and the error, None when one is left."""
     tried = []
-    with attempts(pool, **how) as call:
+    with closing(attempts(pool, **how)) as call:
         try:
             for outcome in outcomes:
                 tried.append(call.next(now).credential.account)

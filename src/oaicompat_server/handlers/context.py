@@ -14,7 +14,6 @@ from msgspec import Struct
 
 from oaicompat.dialects.chat import encode_error
 from oaicompat.errors import OaicompatError
-from oaicompat_server.auth import OWNER
 from oaicompat_server.bodies import Reading, has_body
 from oaicompat_server.framing import (
     JSON_TYPE,
@@ -38,7 +37,7 @@ class Route(Struct, frozen=True):
 
 
 class Context(Struct, frozen=True):
-    """One request."""
+    """One request; `started` is on the monotonic clock, `owner` tells whose it is (see `auth.OWNER`)."""
 
     scope: Any
     headers: Fields
@@ -47,18 +46,8 @@ class Context(Struct, frozen=True):
     route: Route
     request_id: str
     started: float
-
-    @property
-    def method(self) -> str:
-        """Return the request's method."""
-        method: str = self.scope["method"]
-        return method
-
-    @property
-    def owner(self) -> str:
-        """Return whose request this is (see `auth.OWNER`)."""
-        owner: str = self.scope.get(OWNER, "")
-        return owner
+    method: str
+    owner: str
 
     async def reply(self, data: object, headers: Headers | None = None) -> None:
         """Answer 200 with JSON: bytes are JSON already."""

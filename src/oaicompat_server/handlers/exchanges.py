@@ -28,6 +28,7 @@ class Exchanges:
 
     def __init__(self, relay: Relay) -> None:
         self._relay = relay
+        self._limit = relay.config.server.body_limit
         self.table: Table = {path: {"POST": self._exchange} for path in DIALECT_ROUTES} | {
             "/responses": {"POST": self._exchange, "GET": self._upgrade}
         }
@@ -38,11 +39,9 @@ class Exchanges:
         await context.refuse(error, [(b"upgrade", b"websocket")])
 
     async def _exchange(self, context: Context) -> None:
-        limit = self._relay.config.server.body_limit
-        body = await read_body(context.headers, context.receive, limit)
-        dialect = DIALECT_ROUTES[context.route.suffix]
+        body = await read_body(context.headers, context.receive, self._limit)
         incoming = Incoming(
-            dialect,
+            DIALECT_ROUTES[context.route.suffix],
             body,
             context.request_id,
             context.started,

@@ -31,27 +31,21 @@ async def send_stream(
     Raises `OaicompatError` and `StoreError` where nothing was sent yet.
     """
     answer = Answer(context.send, True, lambda: common_headers(context.request_id, context.started))
-    span = Span()
+    span = Span(cuts.following)
     ignore = listen(context.scope, context.receive, lambda: span.end("left"))
     try:
-        await _send(answer, frames, span, cuts)
+        await _send(answer, frames, span)
     finally:
         ignore()
 
 
-async def _send(
-    answer: Answer, frames: AsyncIterator[tuple[Frame, ...]], span: Span, cuts: Cuts
-) -> None:
+async def _send(answer: Answer, frames: AsyncIterator[tuple[Frame, ...]], span: Span) -> None:
     last = -1
     try:
         with span:
-            cuts.follow(span)
-            try:
-                async for each in frames:
-                    await answer.write(each)
-                    last = max(last, *(frame.sequence for frame in each))
-            finally:
-                cuts.forget(span)
+            async for each in frames:
+                await answer.write(each)
+                last = max(last, *(frame.sequence for frame in each))
         if span.ended == "left":
             return
         if span.ended == "cut":

@@ -17,7 +17,7 @@ from oaicompat.errors import UpstreamError
 from oaicompat_server.pool.budget import RetryBudget
 from oaicompat_server.pool.cells import Cell, CellKind, rule_of
 from oaicompat_server.pool.credential import Credential
-from oaicompat_server.pool.selection import Lease, Slot, Wanted, choose, take_turn
+from oaicompat_server.pool.selection import Lease, Slot, Wanted, choose
 from oaicompat_server.pool.sharing import cell_of, cooldown_of
 from oaicompat_server.pool.status import describe
 from oaicompat_server.store.cooldowns import Cooldown
@@ -76,11 +76,18 @@ class Pool:
         slots = self._usable(now, wanted)
         if not slots:
             return None
-        self._served = max(self._served, min([slot.turn for slot in slots]))
-        slot = choose(slots, wanted.sticky, self._served)
+        slot = slots[0]
+        least = slot.turn if len(slots) == 1 else min([each.turn for each in slots])
+        self._served = served = max(self._served, least)
+        if len(slots) > 1:
+            slot = choose(slots, wanted.sticky, served)
         self._events += 1
-        take_turn(slot, self._served, self._events)
-        lease = Lease(self, slot, wanted.model, self._events, wanted.owner)
+        # One that was away does not make up for what it missed.
+        slot.turn = max(slot.turn, served) + slot.share
+        slot.last = self._events
+        slot.served += 1
+        slot.in_flight += 1
+        lease = Lease(self, slot, slot.credential, wanted.model, self._events, wanted.owner)
         if self._cells:
             probed = [cell for _, cell in self._about(slot, wanted.model) if cell.half_open(now)]
             for cell in probed:
@@ -93,16 +100,19 @@ class Pool:
         slots = self._usable(now, wanted)
         return choose(slots, wanted.sticky, self._served).credential if slots else None
 
-    def settle(self, lease: Lease, now: float, error: UpstreamError | None) -> None:
-        """Take the outcome of a lease: None for success, else the error whose `cause` decides."""
+    def succeed(self, lease: Lease) -> None:
+        """Take the success of a lease."""
         self._events += 1
-        slot = lease.slot
-        if error is None:
-            slot.suspect = False
-            for key, cell in self._about(slot, lease.model):
+        lease.slot.suspect = False
+        if self._cells:
+            for key, cell in self._about(lease.slot, lease.model):
                 if cell.renewed(lease.begun):
                     del self._cells[key]
-            return
+
+    def settle(self, lease: Lease, now: float, error: UpstreamError) -> None:
+        """Take the failure of a lease, whose `cause` decides."""
+        self._events += 1
+        slot = lease.slot
         # What was raised holds its request, body and all, by its traceback; a cooldown outlives that by far.
         error = copy(error)
         if error.cause in REFUSED:
@@ -117,14 +127,15 @@ class Pool:
         wanted = Wanted(model, exclude)
         return any(
             cell.until <= now < cell.probing
-            for slot in self._slots
-            if wanted.takes(slot)
+            for slot in wanted.among(self._slots)
             for _, cell in self._about(slot, model)
         )
 
     def outlook(self, now: float, model: str, exclude: Collection[Credential] = ()) -> Outlook:
         """Return what can be said of a model; who is excluded is not waited for."""
-        allowed = [slot for slot in self._slots if not model or slot.allows(model)]
+        allowed = [
+            slot for slot in self._slots if not model or slot.allows is None or slot.allows(model)
+        ]
         refused = sum(slot.out is not None for slot in allowed)
         best: tuple[float, UpstreamError | None] | None = None
         denied: UpstreamError | None = None
@@ -194,15 +205,16 @@ class Pool:
     def _usable(self, now: float, wanted: Wanted) -> list[Slot]:
         """Return the usable credentials of the best tier that has any."""
         found: list[Slot] = []
-        for slot in self._by_priority:
+        resting = bool(self._cells)
+        for slot in wanted.among(self._by_priority):
             if found and slot.credential.priority > found[0].credential.priority:
                 break
-            if wanted.takes(slot) and self._ready(slot, now, wanted):
+            if not resting or self._ready(slot, now, wanted):
                 found.append(slot)
         return found
 
     def _ready(self, slot: Slot, now: float, wanted: Wanted) -> bool:
-        return not self._cells or all(
+        return all(
             cell.ready_at() <= now
             or (wanted.retrying and not cell.firm)
             or cell.passes(wanted.owner)
@@ -211,8 +223,6 @@ class Pool:
 
     def _about(self, slot: Slot, model: str) -> Iterator[tuple[CellKey, Cell]]:
         """Yield what is known of one credential and model."""
-        if not self._cells:
-            return
         keys: tuple[CellKey, ...] = (
             (slot.quota, "limit", model),
             (slot.own, "denial", model),

@@ -35,21 +35,26 @@ class Wanted(Struct, frozen=True):
     retrying: bool = False
     owner: str = ""
 
-    def takes(self, slot: Slot) -> bool:
-        """Tell whether a slot would do, whatever rests."""
-        if slot.out is not None or (self.only is not None and slot.credential != self.only):
-            return False
-        if self.exclude and slot.credential in self.exclude:
-            return False
-        return not self.model or slot.allows(self.model)
+    def among(self, slots: Sequence[Slot]) -> list[Slot]:
+        """Return the slots that would do, whatever rests."""
+        model, exclude, only = self.model, self.exclude, self.only
+        found = []
+        for slot in slots:
+            if slot.out is not None or (only is not None and slot.credential != only):
+                continue
+            if exclude and slot.credential in exclude:
+                continue
+            if slot.allows is None or not model or slot.allows(model):
+                found.append(slot)
+        return found
 
 
 class Slot:
     """One credential of the pool, and what it is doing.
 
-    `account` is its name; `own`, `quota` and `door` name what rests together: the credential, those that share
-    its quota, the models behind its front door. `turn` is how much of its share it has served, `last` its last
-    lease.
+    `account` is its name; `allows` tells which models it may serve, None: all; `own`, `quota` and `door` name
+    what rests together: the credential, those that share its quota, the models behind its front door. `turn` is
+    how much of its share it has served, of which a lease is one `share`; `last` its last lease.
     """
 
     __slots__ = (
@@ -64,6 +69,7 @@ class Slot:
         "quota",
         "refused",
         "served",
+        "share",
         "suspect",
         "turn",
     )
@@ -75,7 +81,8 @@ class Slot:
         self.own = credential.identity
         self.quota = f"group-{_digest(group)}" if group else self.own
         self.door = f"door-{_digest(credential.door)}"
-        self.allows = name_matcher(credential.models) if credential.models else _any
+        self.allows = name_matcher(credential.models) if credential.models else None
+        self.share = 1.0 / credential.weight
         self.in_flight = 0
         self.served = 0
         self.turn = 0.0
@@ -88,32 +95,36 @@ class Slot:
 class Reporting(Protocol):
     """Where a lease tells what became of it."""
 
-    def settle(self, lease: Lease, now: float, error: UpstreamError | None) -> None:
-        """Take an outcome."""
+    def succeed(self, lease: Lease) -> None:
+        """Take a success."""
+        ...
+
+    def settle(self, lease: Lease, now: float, error: UpstreamError) -> None:
+        """Take a failure."""
         ...
 
 
-class Lease:
-    """The use of one credential for one attempt; as a context manager it is given back at the end."""
+class Lease(Struct, eq=False):
+    """The use of one credential for one attempt; as a context manager it is given back at the end.
 
-    __slots__ = ("_pool", "begun", "credential", "held", "model", "owner", "probes", "slot")
+    `begun` is the number of the event as which it began.
+    """
 
-    def __init__(
-        self, pool: Reporting, slot: Slot, model: str, begun: int, owner: str = ""
-    ) -> None:
-        self._pool = pool
-        self.slot = slot
-        self.credential = slot.credential
-        self.model = model
-        self.begun = begun
-        self.owner = owner
-        self.probes: tuple[Cell, ...] = ()
-        self.held = True
-        slot.in_flight += 1
+    pool: Reporting
+    slot: Slot
+    credential: Credential
+    model: str
+    begun: int
+    owner: str = ""
+    probes: tuple[Cell, ...] = ()
+    held: bool = True
 
     def report(self, now: float, error: UpstreamError | None = None) -> None:
         """Tell what became of the attempt: None for success, which may be told as soon as it is seen."""
-        self._pool.settle(self, now, error)
+        if error is None:
+            self.pool.succeed(self)
+        else:
+            self.pool.settle(self, now, error)
 
     def release(self) -> None:
         """Give the credential back; a probe that was not reported is another's to make."""
@@ -148,17 +159,6 @@ def choose(slots: Sequence[Slot], sticky: str, served: float = 0.0) -> Slot:
         seed = sticky.encode("utf-8", "surrogatepass")
         return max(slots, key=lambda slot: _affinity(seed, slot))
     return min(slots, key=lambda slot: (_load(slot), max(slot.turn, served), slot.last))
-
-
-def take_turn(slot: Slot, served: float, number: int) -> None:
-    """Count one more turn, of lease `number`; one that was away does not make up for what it missed."""
-    slot.turn = max(slot.turn, served) + 1.0 / slot.credential.weight
-    slot.last = number
-    slot.served += 1
-
-
-def _any(model: str) -> bool:
-    return True
 
 
 def _load(slot: Slot) -> float:

@@ -26,6 +26,7 @@ from oaicompat.dialects.chat.message import (
 )
 from oaicompat.events import Choice, Response, Usage
 from oaicompat.messages import Media, Refusal, Text, Thought, ToolCall
+from oaicompat.signatures import needed
 
 _encode = msgspec.json.Encoder().encode
 _NOTHING_SPENT = Usage()
@@ -106,15 +107,17 @@ def _message_data(choice: Choice, context: AnswerContext) -> Data:
     }
     if reasoning:
         message["reasoning_content"] = reasoning
-    if calls:
+    if calls or media:
         _add_calls(message, calls, context)
-    if media:
         _add_media(message, media, context)
-    message.update(extensions(choice.parts, choice.search, context))
+    if choice.search is not None or needed(choice.parts):
+        message.update(extensions(choice.parts, choice.search, context))
     return message
 
 
 def _add_calls(message: Data, calls: list[ToolCall], context: AnswerContext) -> None:
+    if not calls:
+        return
     if not context.request.legacy_functions:
         message["tool_calls"] = [call_data(call, call.arguments) for call in calls]
         return

@@ -44,20 +44,20 @@ class PromptDetails(Struct, gc=False):
     """`prompt_tokens_details`; modalities stand there where the provider told them apart."""
 
     cached_tokens: int
-    audio_tokens: int
-    text_tokens: int | UnsetType
-    image_tokens: int | UnsetType
+    audio_tokens: int = 0
+    text_tokens: int | UnsetType = UNSET
+    image_tokens: int | UnsetType = UNSET
 
 
 class CompletionDetails(Struct, gc=False):
     """`completion_tokens_details`."""
 
     reasoning_tokens: int
-    audio_tokens: int
-    accepted_prediction_tokens: int
-    rejected_prediction_tokens: int
-    text_tokens: int | UnsetType
-    image_tokens: int | UnsetType
+    audio_tokens: int = 0
+    accepted_prediction_tokens: int = 0
+    rejected_prediction_tokens: int = 0
+    text_tokens: int | UnsetType = UNSET
+    image_tokens: int | UnsetType = UNSET
 
 
 class UsageData(Struct, gc=False):
@@ -72,15 +72,24 @@ class UsageData(Struct, gc=False):
 
 def usage_data(usage: Usage) -> UsageData:
     """Return the usage object."""
-    sent, made = usage.input_details.get, usage.output_details.get
+    sent, made = usage.input_details, usage.output_details
     return UsageData(
         usage.input,
         usage.output,
         usage.input + usage.output,
-        PromptDetails(usage.cached, sent("audio", 0), sent("text", UNSET), sent("image", UNSET)),
+        PromptDetails(
+            usage.cached, sent.get("audio", 0), sent.get("text", UNSET), sent.get("image", UNSET)
+        )
+        if sent
+        else PromptDetails(usage.cached),
         CompletionDetails(
-            usage.reasoning, made("audio", 0), 0, 0, made("text", UNSET), made("image", UNSET)
-        ),
+            usage.reasoning,
+            made.get("audio", 0),
+            text_tokens=made.get("text", UNSET),
+            image_tokens=made.get("image", UNSET),
+        )
+        if made
+        else CompletionDetails(usage.reasoning),
     )
 
 

@@ -7,11 +7,11 @@ docs/parameters.md lists which, and its test runs this decoder to prove it.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from operator import attrgetter
 from typing import Any
 
 import msgspec
 from msgspec import Raw
+from msgspec.structs import astuple, replace
 
 from oaicompat.affinity import told_by
 from oaicompat.dialects import Decoded, Keep
@@ -24,7 +24,7 @@ from oaicompat.dialects.chat.schema import (
 )
 from oaicompat.dialects.chat.turns import read_messages
 from oaicompat.dialects.declared import NOTHING_DECLARED, declared
-from oaicompat.dialects.generation import Inert, Unused, model_of, output_format
+from oaicompat.dialects.generation import NO_MODEL, Inert, Unused, output_format
 from oaicompat.dialects.tools import (
     Mode,
     ToolChoiceObject,
@@ -46,7 +46,7 @@ from oaicompat.messages import (
     ToolChoice,
 )
 from oaicompat.notes import Notes
-from oaicompat.sampling import Sampling, scalars
+from oaicompat.sampling import Sampling
 from oaicompat.wire import decode_body, given, json_object, sound
 
 CONTENT = frozenset({"messages", "instructions", "tools", "functions", "response_format", "stop"})
@@ -75,24 +75,9 @@ UNUSED = {
 """Fields that reach no model, and why; each leaves a note."""
 
 _UNUSED = Unused(UNUSED)
-_SELDOM = (
-    "tool_choice",
-    "function_call",
-    "parallel_tool_calls",
-    "response_format",
-    "reasoning_effort",
-    "reasoning",
-    "include_reasoning",
-    "modalities",
-    "audio",
-    "service_tier",
-    "metadata",
-    "extra_body",
-    "google",
-)
-_seldom = attrgetter(*_SELDOM)
-_DEFAULTS = {field.name: field.default for field in msgspec.structs.fields(REQUEST)}
-_ABSENT = tuple(_DEFAULTS[name] for name in _SELDOM)
+_SCALARS = len(Sampling.__struct_fields__)
+_COMMON = REQUEST.__struct_fields__.index("tool_choice")
+_ABSENT = REQUEST.__struct_defaults__[_COMMON - len(REQUEST.__struct_fields__) :]
 _SPELLINGS = {
     name: {**SPELLING, "max_output_tokens": name}
     for name in (SPELLING["max_output_tokens"], "max_output_tokens", "max_tokens")
@@ -112,14 +97,26 @@ def decode_request(body: bytes, notes: Notes) -> Request:
 
 
 def _request(wire: ChatCompletionRequest, notes: Notes) -> Request:
-    _UNUSED.note(wire, notes)
-    tools, legacy = _tools(wire, notes)
-    sampling, limit = _sampling(wire, notes)
+    values = astuple(wire)
+    seldom = values[_COMMON:] != _ABSENT
+    if seldom:
+        _UNUSED.note(wire, notes)
+    tools: tuple[Tool, ...] = ()
+    legacy = False
+    if wire.tools or wire.functions or wire.web_search_options is not None:
+        tools, legacy = _tools(wire, notes)
+    sampling, limit = _sampling(Sampling(*values[:_SCALARS]), wire, notes)
     options = _NO_OPTIONS if wire.stream_options is None else _stream_options(wire, notes)
+    if not wire.model:
+        raise InvalidRequestError(NO_MODEL)
+    messages = read_messages(wire.messages, notes)
+    if wire.instructions:
+        first = Message("system", (Text(wire.instructions),), "instructions")
+        messages = (first, *messages)
     request = Request(
-        model=model_of(wire.model),
-        messages=_messages(wire, notes),
-        tools=tools,
+        wire.model,
+        messages,
+        tools,
         sampling=sampling,
         stop=() if wire.stop is None else _stop(wire.stop),
         stream=wire.stream is True,
@@ -127,14 +124,14 @@ def _request(wire: ChatCompletionRequest, notes: Notes) -> Request:
         legacy_functions=legacy,
         spelling=_SPELLINGS[limit],
     )
-    return request if _seldom(wire) == _ABSENT else _with_seldom(request, wire, notes)
+    return _with_seldom(request, wire, notes) if seldom else request
 
 
 def _with_seldom(request: Request, wire: ChatCompletionRequest, notes: Notes) -> Request:
     """Return the request with what few clients send."""
     tools, legacy = request.tools, request.legacy_functions
     spelling = dict(request.spelling)
-    return msgspec.structs.replace(
+    return replace(
         request,
         tool_choice=_tool_choice(wire, tools, legacy, notes),
         parallel_tool_calls=wire.parallel_tool_calls,
@@ -147,14 +144,6 @@ def _with_seldom(request: Request, wire: ChatCompletionRequest, notes: Notes) ->
         extra=_extra(wire, spelling, notes),
         spelling=spelling,
     )
-
-
-def _messages(wire: ChatCompletionRequest, notes: Notes) -> tuple[Message, ...]:
-    messages = read_messages(wire.messages, notes)
-    if wire.instructions:
-        first = Message("system", (Text(wire.instructions),), "instructions")
-        return (first, *messages)
-    return messages
 
 
 def _tools(wire: ChatCompletionRequest, notes: Notes) -> tuple[tuple[Tool, ...], bool]:
@@ -191,9 +180,11 @@ def _tool_choice(
     return read_choice(choice, tools, notes, path)
 
 
-def _sampling(wire: ChatCompletionRequest, notes: Notes) -> tuple[Sampling, str]:
-    """Return the scalar parameters, and how the client names the limit of tokens."""
-    sampling, named = scalars(wire), SPELLING["max_output_tokens"]
+def _sampling(
+    sampling: Sampling, wire: ChatCompletionRequest, notes: Notes
+) -> tuple[Sampling, str]:
+    """Return the scalar parameters with the limit of tokens, and how the client names that."""
+    named = SPELLING["max_output_tokens"]
     if sampling.top_logprobs is not None and not sampling.logprobs:
         message = "Invalid value for 'top_logprobs': 'logprobs' must be true to use it."
         raise InvalidRequestError(message, param="top_logprobs", code="invalid_value")
@@ -210,11 +201,11 @@ def _sampling(wire: ChatCompletionRequest, notes: Notes) -> tuple[Sampling, str]
             named, limit = name, value
         elif value != limit:
             notes.dropped(name, f"{named} is given as well, and wins")
-    return msgspec.structs.replace(sampling, max_output_tokens=limit), named
+    return replace(sampling, max_output_tokens=limit), named
 
 
-def _stop(stop: str | list[str] | None) -> tuple[str, ...]:
-    return (stop,) if isinstance(stop, str) else tuple(stop or ())
+def _stop(stop: str | list[str]) -> tuple[str, ...]:
+    return (stop,) if isinstance(stop, str) else tuple(stop)
 
 
 def _stream_options(wire: ChatCompletionRequest, notes: Notes) -> StreamOptions:

@@ -219,17 +219,17 @@ class ExtraBody(Wire, frozen=True):
 
 
 class ChatCompletionRequest(Wire, kw_only=True, frozen=True):
-    """A chat request without its scalar parameters, which `REQUEST` adds."""
+    """A chat request without its scalar parameters, which `REQUEST` adds in front.
+
+    From `tool_choice` on come the fields that few clients send.
+    """
 
     messages: Annotated[list[ChatMessage], Meta(min_length=1)]
     model: str | None = None
     instructions: str | None = None
     tools: Raw = Raw()
     functions: Annotated[list[FunctionDefinition], Meta(max_length=512)] | None = None
-    tool_choice: Mode | ToolChoiceObject | None = None
-    function_call: Literal["none", "auto"] | Named | None = None
-    parallel_tool_calls: bool | None = None
-    response_format: ResponseFormat | None = None
+    web_search_options: WebSearchOptions | None = None
     stop: str | Annotated[list[str], Meta(max_length=5)] | None = None
     max_tokens: Annotated[int, Meta(ge=1)] | None = None
     other_max_tokens: Annotated[int, Meta(ge=1)] | None = field(
@@ -237,12 +237,15 @@ class ChatCompletionRequest(Wire, kw_only=True, frozen=True):
     )
     stream: bool | None = None
     stream_options: StreamOptions | None = None
+    tool_choice: Mode | ToolChoiceObject | None = None
+    function_call: Literal["none", "auto"] | Named | None = None
+    parallel_tool_calls: bool | None = None
+    response_format: ResponseFormat | None = None
     modalities: list[Literal["text", "audio", "image"]] | None = None
     audio: AudioParameters | None = None
     reasoning_effort: Effort | None = None
     reasoning: ReasoningParameters | None = None
     include_reasoning: bool | None = None
-    web_search_options: WebSearchOptions | None = None
     service_tier: ServiceTier | None = None
     metadata: dict[str, str] | None = None
     extra_body: ExtraBody | None = None

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Mapping, Sequence
 
+from msgspec import Struct
 from msgspec.structs import replace
 
 from oaicompat import signatures
@@ -53,16 +54,13 @@ _SPEAKERS: Mapping[type[ChatMessage], Role] = {
     SystemMessage: "system",
     DeveloperMessage: "system",
 }
+_PATHS = tuple([f"messages[{index}]" for index in range(64)])
 _PAST = "thoughts of earlier turns go back only with their carrier"
 
 
 def read_messages(messages: Sequence[ChatMessage], notes: Notes) -> tuple[Message, ...]:
     """Read the conversation; raises `InvalidRequestError` naming the message at fault."""
-    reader = _Reader(notes)
-    read = []
-    for index, message in enumerate(messages):
-        read.append(reader.message(index, message, f"messages[{index}]"))
-    return tuple(read)
+    return _Reader(notes).messages(messages)
 
 
 class _Calls:
@@ -99,17 +97,37 @@ class _Calls:
 _NO_CALLS = _Calls()
 
 
-class _Reader:
+class _Reader(Struct):
     """Reads messages in order, knowing the calls that may be answered now: those of the last model turn."""
 
-    def __init__(self, notes: Notes) -> None:
-        self.notes = notes
-        self.calls = _NO_CALLS
-        self.speaking = False
+    notes: Notes
+    calls: _Calls = _NO_CALLS
+    speaking: bool = False
 
-    def message(self, index: int, message: ChatMessage, path: str) -> Message:
-        if message.cache_control:
-            note_caching(message, path, self.notes)
+    def messages(self, messages: Sequence[ChatMessage]) -> tuple[Message, ...]:
+        read = []
+        for index, message in enumerate(messages):
+            path = _PATHS[index] if index < len(_PATHS) else f"messages[{index}]"
+            if message.cache_control:
+                note_caching(message, path, self.notes)
+            role = _SPEAKERS.get(type(message))
+            if role is None:
+                read.append(self._of_turn(index, message, path))
+                continue
+            self.speaking = False
+            if message.name:
+                self._note_name(path)
+            content = message.content
+            if type(content) is str:
+                read.append(Message(role, (Text(content),), path))
+            else:
+                read_parts = text_parts if role == "system" else media_parts
+                parts = read_parts(content, f"{path}.content", self.notes)
+                read.append(Message(role, parts, path))
+        return tuple(read)
+
+    def _of_turn(self, index: int, message: ChatMessage, path: str) -> Message:
+        """Read what the model said, or the result of a call."""
         if type(message) is AssistantMessage:
             if message.name:
                 self._note_name(path)
@@ -120,16 +138,8 @@ class _Reader:
         if type(message) is ToolMessage:
             call_id, name = self._answered(message.tool_call_id, path)
             return self._result(call_id, name or message.name, message.content, path)
-        role = _SPEAKERS.get(type(message))
-        if role is None:
-            call_id, name = self._legacy_answered(message.name, path)
-            return self._result(call_id, name, message.content, path)
-        if message.name:
-            self._note_name(path)
-        if isinstance(message.content, str):
-            return Message(role, (Text(message.content),), path)
-        read_parts = text_parts if role == "system" else media_parts
-        return Message(role, read_parts(message.content, f"{path}.content", self.notes), path)
+        call_id, legacy = self._legacy_answered(message.name, path)
+        return self._result(call_id, legacy, message.content, path)
 
     def _spoke(self, parts: Sequence[Part]) -> None:
         """Take what the model said: neighbouring messages are one turn, and empty ones are none."""

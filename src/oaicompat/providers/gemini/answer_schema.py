@@ -7,7 +7,9 @@ are names, or numbers where somebody asked the service for those (seen in record
 
 from __future__ import annotations
 
-from msgspec import Raw, Struct
+from typing import Annotated, Literal
+
+from msgspec import Meta, Raw, Struct
 
 
 class Blob(Struct, frozen=True, rename="camel", gc=False):
@@ -131,6 +133,43 @@ class GenerateContentResponse(Struct, frozen=True, rename="camel", gc=False):
     candidates: list[Candidate] | None = None
     prompt_feedback: PromptFeedback | None = None
     usage_metadata: Raw = Raw()
+    model_version: str | None = None
+    response_id: str | None = None
+    error: Raw = Raw()
+
+
+class PlainPart(Struct, frozen=True, gc=False, forbid_unknown_fields=True):
+    """A part that is text and nothing else."""
+
+    text: Annotated[str, Meta(min_length=1)]
+
+
+class PlainContent(Struct, frozen=True, gc=False):
+    """One such part."""
+
+    parts: Annotated[list[PlainPart], Meta(min_length=1, max_length=1)]
+
+
+class PlainCandidate(Struct, frozen=True, rename="camel", gc=False):
+    """A candidate of one plain text, which ended as it should and has nothing else of note."""
+
+    content: PlainContent
+    finish_reason: Literal["STOP"]
+    finish_message: str | None = None
+    index: Literal[0] | None = None
+    grounding_metadata: None = None
+    citation_metadata: None = None
+    url_context_metadata: None = None
+    logprobs_result: None = None
+    continuation_token: None = None
+
+
+class PlainAnswer(Struct, frozen=True, rename="camel", gc=False):
+    """A `GenerateContentResponse` that is one plain text; what is not does not decode to it."""
+
+    candidates: Annotated[list[PlainCandidate], Meta(min_length=1, max_length=1)]
+    prompt_feedback: None = None
+    usage_metadata: UsageMetadata | None = None
     model_version: str | None = None
     response_id: str | None = None
     error: Raw = Raw()

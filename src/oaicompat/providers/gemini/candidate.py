@@ -42,10 +42,9 @@ from oaicompat.providers.gemini.answer_schema import (
     LogprobsCandidate,
     LogprobsResult,
 )
-from oaicompat.providers.gemini.errors import PathMap
 from oaicompat.providers.gemini.finish import Ending, ending, name
 from oaicompat.providers.gemini.grounding import Sources
-from oaicompat.providers.gemini.parameters import client_parameter
+from oaicompat.providers.gemini.parameters import CHAT
 from oaicompat.providers.gemini.partial_args import GrowingArguments
 
 _decode_logprobs = msgspec.json.Decoder(LogprobsResult | None).decode
@@ -56,13 +55,13 @@ _NOTHING = (_EMPTY, b"null")
 _IMPOSSIBLE = -9999.0
 
 
-class Reading(Struct, frozen=True):
+class Reading(Struct, frozen=True, gc=False):
     """What is known of the call whose answer is read.
 
     `names` maps upstream tool names to the client's and `custom` holds the client's names of free-text tools;
     `token` makes call ids unique (empty: the response id does); `first` is the number of the first choice and
     `candidates` how many were asked for; `model` is the client's name of it, for errors. `fast` lets text be
-    copied as the JSON it came as; `parameter` names the client's field for a place in the Gemini request.
+    copied as the JSON it came as; `spelling` maps neutral names of parameters to the client's.
     `served` is set where the provider runs functions itself (MCP): the upstream names of those that are the
     client's to run.
     """
@@ -77,7 +76,7 @@ class Reading(Struct, frozen=True):
     model: str = ""
     fast: bool = True
     served: frozenset[str] | None = None
-    parameter: PathMap = client_parameter
+    spelling: Mapping[str, str] = CHAT
 
 
 class CandidateDecoder:
@@ -319,14 +318,14 @@ class _StreamedCall:
         events.append(PartEnd(self._number))
 
 
-def plain_text(chunk: GenerateContentResponse, finish: str | None = None) -> bytes | None:
-    """Return the text of a chunk that holds one piece of plain text, this finish and nothing else of note."""
+def plain_text(chunk: GenerateContentResponse) -> bytes | None:
+    """Return the text of a chunk that holds one piece of plain text and nothing else of note."""
     candidates = chunk.candidates
     if candidates is None or len(candidates) != 1 or chunk.prompt_feedback is not None:
         return None
     candidate = candidates[0]
     content = candidate.content
-    if candidate.finish_reason != finish or candidate.index or _remarkable(candidate):
+    if candidate.finish_reason is not None or candidate.index or _remarkable(candidate):
         return None
     if content is None or content.parts is None or len(content.parts) != 1:
         return None

@@ -30,19 +30,19 @@ class Conversation(Struct, frozen=True, gc=False):
     contents: list[Content]
 
 
-class UserTurn:
+class UserTurn(Struct, gc=False):
     """Everything the client says between two model turns."""
 
-    __slots__ = ("parts", "path", "results")
-
-    def __init__(self, path: str) -> None:
-        self.path = path
-        self.parts: list[Part] = []
-        self.results: list[ToolResult] = []
+    path: str
+    parts: list[Part] = []
+    results: list[ToolResult] = []
 
     def add(self, message: Message, context: Context) -> None:
         for part in message.parts:
-            if type(part) is ToolResult:
+            if type(part) is Text and part.signature is None:
+                if part.text:
+                    self.parts.append(Part(part.text))
+            elif type(part) is ToolResult:
                 if self.parts:
                     why = "the result is sent before what stands between it and its call"
                     context.notes.approximated(part.path or message.path, why)
@@ -61,26 +61,23 @@ def encode_conversation(context: Context) -> Conversation:
     calls, arguments that are not a JSON object, media the backend cannot read, and a trailing assistant
     message where the model takes none.
     """
-    leading, messages = _split(context)
-    turns = _turns(messages, context)
-    if not turns:
-        where = context.request.spelled("messages")
-        raise InvalidRequestError("The messages have no content.", param=where)
-    return Conversation(_system(leading, context), _contents(turns, context))
-
-
-def _split(context: Context) -> tuple[Sequence[Message], Sequence[Message]]:
     messages = context.request.messages
     count = 0
     for message in messages:
         if message.role != "system":
             break
         count += 1
-    if count < len(messages):
-        return messages[:count], messages[count:]
-    for message in messages:
-        context.notes.approximated(message.path, "there are only system messages; sent as the user")
-    return (), messages
+    if count == len(messages):
+        count = 0
+        why = "there are only system messages; sent as the user"
+        for message in messages:
+            context.notes.approximated(message.path, why)
+    turns = _turns(messages[count:], context)
+    if not turns:
+        where = context.request.spelled("messages")
+        raise InvalidRequestError("The messages have no content.", param=where)
+    system = _system(messages[:count], context) if count else None
+    return Conversation(system, _contents(turns, context))
 
 
 def _system(leading: Sequence[Message], context: Context) -> Content | None:
@@ -146,30 +143,24 @@ def _contents(turns: Sequence[Turn], context: Context) -> list[Content]:
         if isinstance(turn, ModelTurn):
             model = turn
             contents.append(Content("model", turn.parts))
-        else:
-            _answer(model, turn, contents, context)
-            model = None
+            continue
+        parts = turn.parts
+        if model is not None and model.calls:
+            # The results of its calls come first, in a turn of their own.
+            responses, following = encode_results(model.calls, turn.results, context)
+            contents.append(Content("user", responses))
+            parts = following + parts
+        elif turn.results:
+            raise unasked_result(turn.results)
+        elif not parts:
+            context.notes.approximated(turn.path, "an empty user turn is sent as one space")
+            parts = [_SPACE]
+        if parts:
+            contents.append(Content("user", parts))
+        model = None
     if model is not None:
         _end(model, contents, context)
     return contents
-
-
-def _answer(
-    model: ModelTurn | None, turn: UserTurn, contents: list[Content], context: Context
-) -> None:
-    """Add a user turn: first the results of the calls before it, in a turn of their own."""
-    parts = turn.parts
-    if model is not None and model.calls:
-        responses, following = encode_results(model.calls, turn.results, context)
-        contents.append(Content("user", responses))
-        parts = following + parts
-    elif turn.results:
-        raise unasked_result(turn.results)
-    elif not parts:
-        context.notes.approximated(turn.path, "an empty user turn is sent as one space")
-        parts = [_SPACE]
-    if parts:
-        contents.append(Content("user", parts))
 
 
 def _end(model: ModelTurn, contents: list[Content], context: Context) -> None:

@@ -13,7 +13,7 @@ from msgspec import Raw, Struct
 from oaicompat.messages import Media, Request
 from oaicompat.notes import Notes
 from oaicompat.providers.gemini.endpoints import Target
-from oaicompat.providers.gemini.profiles import Profile, profile
+from oaicompat.providers.gemini.profiles import Profile
 
 EMPTY_OBJECT = Raw(b"{}")
 _decode_any = msgspec.json.Decoder().decode
@@ -50,11 +50,6 @@ class Context(Struct, frozen=True, gc=False):
     def upstream_name(self, name: str) -> str:
         """Return the name a tool travels under."""
         return self.names.get(name, name)
-
-
-def target_profile(request: Request, target: Target) -> Profile:
-    """Return the profile of the model that will be called."""
-    return profile(target.model or request.model, target.backend)
 
 
 def json_object(text: str) -> Raw | None:

@@ -97,6 +97,7 @@ def origin(target: Target) -> str:
     )
 
 
+@lru_cache(_REMEMBERED)
 def generate_url(target: Target, stream: bool) -> str:
     """Build the URL of generateContent, or of its SSE form.
 

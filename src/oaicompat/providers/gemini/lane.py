@@ -10,6 +10,7 @@ the ordinary way: the lane changes cost, never the outcome.
 from __future__ import annotations
 
 import msgspec
+from msgspec import Struct
 
 from oaicompat.events import Delta, Event
 
@@ -23,19 +24,16 @@ EVENT_END = b"\r\n\r\n"
 _FIELD = b"data: "
 
 
-class Lane:
+class Lane(Struct, gc=False):
     """Matches events in the bytes of a stream against the template learned last."""
 
-    __slots__ = ("_choice", "_fixed", "_head", "_last", "_pieces", "_shape", "_tail")
-
-    def __init__(self) -> None:
-        self._head = b""
-        self._tail = b""
-        self._fixed = b""
-        self._shape = b""
-        self._last = b""
-        self._choice = 0
-        self._pieces: list[bytes] = []
+    _head: bytes = b""
+    _tail: bytes = b""
+    _fixed: bytes = b""
+    _shape: bytes = b""
+    _last: bytes = b""
+    _choice: int = 0
+    _pieces: list[bytes] = []
 
     def learn(self, payload: bytes, text: bytes, choice: int, pieces: list[bytes]) -> None:
         """Take a payload whose one part is this text (a JSON string) as the template.

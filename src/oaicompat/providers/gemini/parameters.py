@@ -10,8 +10,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
+from types import MappingProxyType
 
-CHAT = {"candidates": "n", "max_output_tokens": "max_completion_tokens"}
+CHAT: Mapping[str, str] = MappingProxyType(
+    {"candidates": "n", "max_output_tokens": "max_completion_tokens"}
+)
 
 # Gemini path to the parameter's neutral name, which is chat's where `CHAT` does not say otherwise.
 CLIENT_PARAMETERS: dict[str, str] = {

@@ -18,14 +18,15 @@ from oaicompat.errors import InvalidRequestError
 from oaicompat.messages import CustomTool, HostedTool, Request
 from oaicompat.notes import Notes
 from oaicompat.providers.gemini.contents import encode_conversation
-from oaicompat.providers.gemini.context import Context, EncodeOptions, target_profile
+from oaicompat.providers.gemini.context import Context, EncodeOptions
 from oaicompat.providers.gemini.endpoints import Target
 from oaicompat.providers.gemini.extras import NOTHING, Extras, merge, read_extras
 from oaicompat.providers.gemini.generation import encode_generation
 from oaicompat.providers.gemini.names import UNCHANGED, renamed
+from oaicompat.providers.gemini.profiles import profile
 from oaicompat.providers.gemini.schema import GenerateContentRequest
 from oaicompat.providers.gemini.thinking import encode_thinking
-from oaicompat.providers.gemini.tools import encode_tools
+from oaicompat.providers.gemini.tools import NO_TOOLS, encode_tools
 
 __all__ = ["EncodeOptions", "Encoded", "encode_request"]
 
@@ -69,9 +70,8 @@ def encode_request(
     of an answer that goes on. Raises `InvalidRequestError` naming the client's field.
     """
     changed = renamed(request)
-    context = Context(
-        request, target, target_profile(request, target), notes, changed, options, sentinel
-    )
+    capable = profile(target.model or request.model, target.backend)
+    context = Context(request, target, capable, notes, changed, options, sentinel)
     extras = read_extras(request, notes, target.backend) if request.extra else NOTHING
     try:
         encoded = _encode(_body(context, extras, candidates, continuation))
@@ -95,8 +95,11 @@ def _body(
 ) -> GenerateContentRequest:
     request = context.request
     conversation = encode_conversation(context)
-    tools = encode_tools(context, built_ins=extras.built_ins)
-    thinking = encode_thinking(context, extras.thinking)
+    tools, thinking = NO_TOOLS, None
+    if request.tools or request.tool_choice is not None:
+        tools = encode_tools(context, built_ins=extras.built_ins)
+    if request.reasoning is not None or extras.thinking is not None or context.options.thoughts:
+        thinking = encode_thinking(context, extras.thinking)
     body = GenerateContentRequest(
         contents=conversation.contents,
         system_instruction=conversation.system,

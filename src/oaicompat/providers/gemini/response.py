@@ -8,9 +8,11 @@ the body ends. Events follow the grammar of `oaicompat.events`: nothing comes af
 from __future__ import annotations
 
 from copy import deepcopy
+from functools import partial
 from hashlib import blake2s
 
 import msgspec
+from msgspec import Struct, field
 
 from oaicompat.errors import OaicompatError, UpstreamProtocolError
 from oaicompat.events import (
@@ -29,6 +31,7 @@ from oaicompat.notes import Notes
 from oaicompat.providers.gemini.answer_schema import (
     Candidate,
     GenerateContentResponse,
+    PlainAnswer,
     PromptFeedback,
 )
 from oaicompat.providers.gemini.candidate import CandidateDecoder, Reading, plain_text
@@ -41,15 +44,16 @@ from oaicompat.providers.gemini.finish import (
     withheld,
 )
 from oaicompat.providers.gemini.lane import EVENT_END, Lane
-from oaicompat.providers.gemini.usage import Counter, read_usage
+from oaicompat.providers.gemini.parameters import client_parameter
+from oaicompat.providers.gemini.usage import Counter, usage
 from oaicompat.sse import Decoder as FrameDecoder
 
 _UNREADABLE = (OaicompatError, msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
 _decode_chunk = msgspec.json.Decoder(GenerateContentResponse).decode
-_decode_string = msgspec.json.Decoder(str).decode
+_decode_plain = msgspec.json.Decoder(PlainAnswer).decode
 
 
-class Decoder:
+class Decoder(Struct, eq=False):
     """Decodes the body of one upstream call, in any pieces, into events.
 
     `feed` and `close` return what became known and never raise: what goes wrong is a `Failed` event, the last
@@ -57,41 +61,34 @@ class Decoder:
     body that then comes is for the decoder that `resumed` returns.
     """
 
+    _reading: Reading
+    _notes: Notes
     continuation: str | None = None
-    _opened = False
-    _opening = UNOPENED
-    _dead = False
+    _opened: bool = False
+    _opening: Opened = UNOPENED
+    _dead: bool = False
     _spent: Usage | None = None
     _feedback: PromptFeedback | None = None
     _resume: str | None = None
-    _chunk: GenerateContentResponse | None = None
-
-    def __init__(self, reading: Reading, notes: Notes) -> None:
-        self._reading = reading
-        self._notes = notes
-        self._candidates: dict[int, CandidateDecoder] = {}
-        self._counter = Counter()
-        self._token = reading.token
-        self._begin()
-
-    def _begin(self) -> None:
-        self._body: list[bytes] = []
-        self._frames: FrameDecoder | None = None
-        if self._reading.streamed:
-            self._frames = FrameDecoder()
-            self._lane = Lane()
+    _token: str = ""
+    _candidates: dict[int, CandidateDecoder] = {}
+    _counter: Counter = field(default_factory=Counter)
+    _body: list[bytes] = []
+    _frames: FrameDecoder | None = None
+    _lane: Lane = field(default_factory=Lane)
 
     def feed(self, data: bytes) -> list[Event]:
         """Take bytes of the body and return the events they complete."""
-        frames = self._frames
-        if frames is None:
-            self._body.append(data)
-            return []
         events: list[Event] = []
+        if not self._reading.streamed:
+            self._body.append(data)
+            return events
         if self._dead:
             return events
+        if self._frames is None:
+            self._frames = FrameDecoder()
         try:
-            self._feed(frames, data, events)
+            self._feed(self._frames, data, events)
         except _UNREADABLE as error:
             self._die(error, events)
         return events
@@ -124,21 +121,21 @@ class Decoder:
     def plain(self) -> Response | None:
         """Take the end of a whole body that is one plain text; any other is `None` here and left to `close`.
 
-        The answer is the one that the events of the body fold to, and comes at a third of the cost.
+        The answer is the one that the events of the body fold to, and comes at a fraction of the cost.
         """
         reading = self._reading
         if not reading.fast or reading.candidates != 1 or self._candidates:
             return None
         try:
-            chunk = self._chunk = _decode_chunk(b"".join(self._body))
-            raw = plain_text(chunk, "STOP")
-            if raw is None or chunk.error:
-                return None
-            choice = Choice((Text(_decode_string(raw)),), "stop", "STOP")
-            usage = read_usage(chunk.usage_metadata)
+            answer = _decode_plain(b"".join(self._body))
         except _UNREADABLE:
             return None
-        return Response((choice,), usage, chunk.response_id or "", chunk.model_version or "")
+        if answer.error:
+            return None
+        choice = Choice((Text(answer.candidates[0].content.parts[0].text),), "stop", "STOP")
+        counts = answer.usage_metadata
+        spent = None if counts is None else usage(counts)
+        return Response((choice,), spent, answer.response_id or "", answer.model_version or "")
 
     def resumed(self) -> Decoder:
         """Return a decoder for a body that continues this one, which stays as it is."""
@@ -148,7 +145,7 @@ class Decoder:
             candidate.reopen()
         other._settle()
         other.continuation = other._resume = None
-        other._begin()
+        other._body, other._frames, other._lane = [], None, Lane()
         return other
 
     def _die(self, error: Exception, events: list[Event]) -> None:
@@ -175,7 +172,8 @@ class Decoder:
     def _take(self, chunk: GenerateContentResponse, payload: bytes, events: list[Event]) -> None:
         if chunk.error:
             reading = self._reading
-            raise decode_status(payload, model=reading.model, parameter=reading.parameter)
+            named = partial(client_parameter, spelling=reading.spelling)
+            raise decode_status(payload, model=reading.model, parameter=named)
         if chunk.usage_metadata:
             self._counter.add(bytes(chunk.usage_metadata))
         if chunk.prompt_feedback is not None and chunk.prompt_feedback.block_reason:
@@ -184,9 +182,8 @@ class Decoder:
             self._introduce(chunk)
         if chunk.candidates:
             if not self._token:
-                self._token = (
-                    self._opening.response_id or blake2s(payload, digest_size=9).hexdigest()
-                )
+                token = self._reading.token or self._opening.response_id
+                self._token = token or blake2s(payload, digest_size=9).hexdigest()
             self._take_candidates(chunk.candidates, events)
             self._open(events)
 
@@ -226,10 +223,9 @@ class Decoder:
         if self._frames is not None:
             for payload in self._frames.close():
                 self._take_slowly(payload, events)
-        else:
+        elif not self._reading.streamed:
             payload = b"".join(self._body)
-            chunk, self._chunk = self._chunk, None
-            self._take(chunk or _decode_chunk(payload), payload, events)
+            self._take(_decode_chunk(payload), payload, events)
         if self._continues():
             return
         # Counts that cannot be read fail the answer, which must not have been ended by then.
@@ -271,8 +267,7 @@ class Decoder:
 
     def _settle(self) -> None:
         """Add what this body cost to what the bodies before it did."""
-        if self._frames is not None:
-            self._leave_lane()
+        self._leave_lane()
         spent = self._counter.take()
         if spent is not None:
             self._spent = self._spent + spent if self._spent else spent

@@ -42,8 +42,6 @@ def encode_thinking(context: Context, explicit: Explicit | None) -> ThinkingConf
     explicit config, and for a config that Gemini would refuse whatever the model.
     """
     reasoning = context.request.reasoning
-    if explicit is None and reasoning is None and not context.options.thoughts:
-        return None
     shown = reasoning.visible if reasoning else None
     if explicit is None:
         effort = reasoning.effort if reasoning else None

@@ -42,7 +42,8 @@ class EncodedTools(Struct, frozen=True):
     config: ToolConfig | None = None
 
 
-_NO_TOOLS = EncodedTools()
+NO_TOOLS = EncodedTools()
+"""What a request without tools has."""
 
 
 class Selection(Struct, frozen=True):
@@ -60,12 +61,10 @@ def encode_tools(context: Context, *, built_ins: bool = False) -> EncodedTools:
     `InvalidRequestError` for unknown names, for names declared twice, for schemas that are no schemas, and
     for combinations that the model refuses.
     """
-    if not context.request.tools and context.request.tool_choice is None:
-        return _NO_TOOLS
     selection = _selected(context)
     if not selection.functions and not selection.hosted:
         _note_idle_choice(selection.choice, context)
-        return _NO_TOOLS
+        return NO_TOOLS
     tools: list[Tool] = []
     if selection.functions:
         tools.append(Tool(_declarations(selection.functions, context)))

@@ -8,7 +8,7 @@ recorded answer total = prompt + candidates + thoughts + toolUse, so sums here a
 from __future__ import annotations
 
 import msgspec
-from msgspec import Raw
+from msgspec import Struct
 
 from oaicompat.events import Usage
 from oaicompat.providers.gemini.answer_schema import ModalityCount, UsageMetadata
@@ -39,17 +39,14 @@ _decode = msgspec.json.Decoder(UsageMetadata | None).decode
 _DIGITS = b"0123456789"
 
 
-class Counter:
+class Counter(Struct, gc=False):
     """Keeps the last value of each count over a stream without decoding every chunk's.
 
     Two chunks whose counts differ in nothing but digits have the same fields, so the later replaces the
     earlier; only where the fields change both are kept.
     """
 
-    __slots__ = ("_kept",)
-
-    def __init__(self) -> None:
-        self._kept: list[bytes] = []
+    _kept: list[bytes] = []
 
     def add(self, raw: bytes) -> None:
         """Take one `usageMetadata`."""
@@ -70,12 +67,6 @@ class Counter:
         return usage(counts) if counts is not None else None
 
 
-def read_usage(raw: Raw) -> Usage | None:
-    """Return the usage of a whole answer, if it tells any; raises `msgspec.DecodeError`."""
-    counts = _decode(raw) if raw else None
-    return usage(counts) if counts is not None else None
-
-
 def merged(earlier: UsageMetadata | None, later: UsageMetadata) -> UsageMetadata:
     """Return `later` with what only `earlier` had."""
     if earlier is None:
@@ -94,22 +85,21 @@ def usage(counts: UsageMetadata) -> Usage:
     thoughts = counts.thoughts_token_count or 0
     prompt = (counts.prompt_token_count or 0) + tool_use
     tier = counts.service_tier or counts.traffic_type
+    sent, made = counts.prompt_tokens_details, counts.candidates_tokens_details
     return Usage(
         prompt,
         (counts.candidates_token_count or 0) + thoughts,
         min(counts.cached_content_token_count or 0, prompt),
         thoughts,
         tool_use,
-        _by_modality(counts.prompt_tokens_details),
-        _by_modality(counts.candidates_tokens_details),
+        _by_modality(sent) if sent else {},
+        _by_modality(made) if made else {},
         SERVICE_TIERS.get(str(tier)) if tier else None,
     )
 
 
-def _by_modality(details: list[ModalityCount] | None) -> dict[str, int]:
+def _by_modality(details: list[ModalityCount]) -> dict[str, int]:
     counts: dict[str, int] = {}
-    if not details:
-        return counts
     for detail in details:
         modality, count = detail.modality, detail.token_count
         if modality and count:
