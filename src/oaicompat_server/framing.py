@@ -69,6 +69,8 @@ def fields_of(headers: Headers) -> Fields:
 
 def session_of(fields: Fields) -> str:
     """Return what the headers say of the conversation, "" where they do not."""
+    if fields.keys().isdisjoint(_SESSION_HEADERS):
+        return ""
     for name in _SESSION_HEADERS:
         value = fields.get(name)
         if value:
@@ -92,7 +94,7 @@ def request_id_in(fields: Fields) -> str:
 def common_headers(request_id: str, started: float) -> Headers:
     """Return the headers that every reply carries; `started` is on the monotonic clock."""
     return [
-        (b"x-request-id", request_id.encode("ascii")),
+        (b"x-request-id", request_id.encode()),
         (b"openai-processing-ms", b"%d" % ((time.monotonic() - started) * 1000)),
         _VERSION,
     ]
