@@ -252,8 +252,10 @@ class Gate:
 
 
 def _site_error(access: Access, scope: Scope, fields: Fields) -> OaicompatError | None:
+    headers: Headers = scope["headers"]
     host = fields.get(b"host", b"")
-    if len(host) > _LONGEST_HOST or _is_repeated(scope["headers"], fields, b"host"):
+    repeated = len(headers) != len(fields) and sum(name == b"host" for name, _ in headers) > 1
+    if repeated or len(host) > _LONGEST_HOST:
         status = 400
     else:
         server = scope.get("server")
@@ -269,12 +271,8 @@ def _site_error(access: Access, scope: Scope, fields: Fields) -> OaicompatError 
         )
     if b"origin" not in fields and b"sec-fetch-site" not in fields:
         return None
-    reason = browser_refusal(scope["headers"], access.origins)
+    reason = browser_refusal(headers, access.origins)
     return InvalidRequestError(reason, status=403) if reason else None
-
-
-def _is_repeated(headers: Headers, fields: Fields, name: bytes) -> bool:
-    return len(headers) != len(fields) and sum(each == name for each, _ in headers) > 1
 
 
 def _key_error(access: Access, scope: Scope, digest: bytes) -> OaicompatError | None:

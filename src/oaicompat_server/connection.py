@@ -17,6 +17,27 @@ from msgspec import Struct
 from oaicompat.errors import UpstreamError
 
 _NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+_NAMES = {
+    spelled.encode("ascii"): name
+    for name in (
+        "alt-svc",
+        "cache-control",
+        "connection",
+        "content-encoding",
+        "content-length",
+        "content-type",
+        "date",
+        "server",
+        "server-timing",
+        "transfer-encoding",
+        "vary",
+        "x-content-type-options",
+        "x-frame-options",
+        "x-xss-protection",
+    )
+    for spelled in (name, name.title())
+}
+"""The names of headers that nearly every reply has, by how they are spelled."""
 _URL = re.compile(r"(https?://[^/?#\x00-\x20\x7f]+)(/[\x21\x22\x24-\x7e]*)?")
 
 
@@ -140,7 +161,7 @@ def header_map(lines: Iterable[tuple[bytes, bytes]]) -> dict[str, str]:
     """Return headers by lower-case name, repeated ones joined with commas."""
     found: dict[str, str] = {}
     for raw, value in lines:
-        name = raw.decode("latin-1").lower()
+        name = _NAMES.get(raw) or raw.decode("latin-1").lower()
         text = value.decode("latin-1")
         found[name] = f"{found[name]}, {text}" if name in found else text
     return found

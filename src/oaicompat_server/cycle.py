@@ -11,13 +11,13 @@ import asyncio
 import logging
 import re
 from collections.abc import Awaitable, Callable
-from functools import lru_cache
 from http import HTTPStatus
 from typing import Protocol
 
 from uvicorn.protocols.http.flow_control import HIGH_WATER_LIMIT, FlowControl
 
 from oaicompat_server.framing import (
+    BODY_FOLLOWS,
     CLOSE,
     JSON_TYPE,
     Headers,
@@ -35,8 +35,10 @@ _STATUS_LINES = {
 }
 _NO_NAME = re.compile(rb'[\x00-\x1f\x7f()<>@,;:\[\]={} \t\\"]')
 _CONTROLS = bytes({*range(0x20), 0x7F} - {ord("\t")})
-_LENGTH, _CODING, _CONNECTION = b"content-length: ", b"transfer-encoding: ", b"connection: "
-_FRAMING = frozenset({_LENGTH, _CODING, _CONNECTION})
+_PLAIN: set[bytes] = set()
+"""Names of headers that were seen to be names, and say nothing of how the answer is framed."""
+
+_MOST_PLAIN = 256
 _BODILESS = (204, 304)
 _INTERIM = b"HTTP/1.1 100 Continue\r\n\r\n"
 
@@ -85,7 +87,8 @@ class Cycle(Leaving):
     def __init__(
         self, connection: Connection, scope: Scope, keep_alive: bool, expecting: bool
     ) -> None:
-        super().__init__()
+        self.gone = False
+        self._left = None
         self.http_version: str = scope["http_version"]
         self.keep_alive = keep_alive
         self.more_body = True
@@ -111,9 +114,11 @@ class Cycle(Leaving):
         """Take what has come of the body; reading pauses where much of it was not received."""
         self._pieces.append(body)
         self.unread += len(body)
+        self._fresh = True
+        if self._news is not None:
+            self._news.set()
         if self.unread > HIGH_WATER_LIMIT:
             self._connection.flow.pause_reading()
-        self._wake()
 
     def end_body(self) -> None:
         """Take the news that the body is complete."""
@@ -168,16 +173,16 @@ class Cycle(Leaving):
             self._send_body(message.get("body", b""), message.get("more_body", False))
         else:
             self._send_head(message["status"], message.get("headers", ()))
+            if BODY_FOLLOWS not in message:
+                self._connection.loop.call_soon(self._release)
 
     def _send_head(self, status: int, headers: Headers) -> None:
         self.response_started = True
         self._expecting = closing = False
-        lines = [_STATUS_LINES[status]]
         for name, value in headers:
-            begin = _begin(name)
-            if begin in _FRAMING:
-                closing = self._heed(begin, value) or closing
-            lines.append(begin + value)
+            if name not in _PLAIN:
+                closing = self._heed(name, value) or closing
+        lines = [_STATUS_LINES[status], *map(b": ".join, headers)]
         if not (self.keep_alive or closing):
             lines.append(b"connection: close")
         if self._chunked is None and not self._head_only and status not in _BODILESS:
@@ -188,19 +193,26 @@ class Cycle(Leaving):
         if len(head) - len(head.translate(None, _CONTROLS)) != 2 * len(lines) - 2:
             raise RuntimeError("Invalid HTTP header value.")
         self._held = head
-        self._connection.loop.call_soon(self._release)
 
-    def _heed(self, begin: bytes, value: bytes) -> bool:
-        """Take from a header how the body is framed; return whether it says that the connection closes."""
-        if begin == _LENGTH and self._chunked is None:
-            self._chunked = False
-            self._left_to_send = int(value)
-        elif begin == _CODING and value.lower() == b"chunked":
-            self._chunked = True
-            self._left_to_send = 0
-        elif begin == _CONNECTION and b"close" in map(bytes.strip, value.lower().split(b",")):
-            self.keep_alive = False
-            return True
+    def _heed(self, name: bytes, value: bytes) -> bool:
+        """Take from a header how the answer is framed; return whether it says that the connection closes."""
+        match name.lower():
+            case b"content-length":
+                if self._chunked is None:
+                    self._chunked = False
+                    self._left_to_send = int(value)
+            case b"transfer-encoding":
+                if value.lower() == b"chunked":
+                    self._chunked = True
+                    self._left_to_send = 0
+            case b"connection":
+                if b"close" in map(bytes.strip, value.lower().split(b",")):
+                    self.keep_alive = False
+                    return True
+            case _ if _NO_NAME.search(name):
+                raise RuntimeError("Invalid HTTP header name.")
+            case _ if len(_PLAIN) < _MOST_PLAIN:
+                _PLAIN.add(name)
         return False
 
     def _send_body(self, body: bytes, more: bool) -> None:
@@ -218,10 +230,8 @@ class Cycle(Leaving):
             body, self._held = self._held + body, b""
         if body:
             self._connection.transport.write(body)
-        if not more:
-            self._complete()
-
-    def _complete(self) -> None:
+        if more:
+            return
         if self._left_to_send:
             raise RuntimeError("Response content shorter than Content-Length")
         self.response_complete = True
@@ -255,16 +265,8 @@ class Cycle(Leaving):
             await send_body(self.send, 500, _FAULT_HEADERS, b"Internal Server Error")
 
 
-@lru_cache(256)
-def _begin(name: bytes) -> bytes:
-    """Return how the line of a header begins; raises `RuntimeError` where that is no name."""
-    if _NO_NAME.search(name):
-        raise RuntimeError("Invalid HTTP header name.")
-    return name.lower() + b": "
-
-
 def last_answer(status: int, headers: Headers, body: bytes) -> bytes:
     """Return a whole answer in JSON, after which its connection is closed."""
     length = (b"content-length", b"%d" % len(body))
-    lines = [_begin(name) + value for name, value in (JSON_TYPE, length, CLOSE, *headers)]
+    lines = map(b": ".join, (JSON_TYPE, length, CLOSE, *headers))
     return b"\r\n".join([_STATUS_LINES[status], *lines, b"", body])

@@ -33,6 +33,9 @@ Fields = Mapping[bytes, bytes]
 FIELDS = "oaicompat.fields"
 """Where the gate leaves in the scope the `Fields` of a request."""
 
+BODY_FOLLOWS = "oaicompat.body_follows"
+"""Stands in the message of a head whose body is sent at once, so that nobody need look after the head alone."""
+
 JSON_TYPE = (b"content-type", b"application/json")
 CLOSE = (b"connection", b"close")
 _VERSION = (b"openai-version", b"2020-10-01")
@@ -69,6 +72,8 @@ def fields_of(headers: Headers) -> Fields:
 
 def session_of(fields: Fields) -> str:
     """Return what the headers say of the conversation, "" where they do not."""
+    if fields.keys().isdisjoint(_SESSION_HEADERS):
+        return ""
     for name in _SESSION_HEADERS:
         value = fields.get(name)
         if value:
@@ -92,7 +97,7 @@ def request_id_in(fields: Fields) -> str:
 def common_headers(request_id: str, started: float) -> Headers:
     """Return the headers that every reply carries; `started` is on the monotonic clock."""
     return [
-        (b"x-request-id", request_id.encode("ascii")),
+        (b"x-request-id", request_id.encode()),
         (b"openai-processing-ms", b"%d" % ((time.monotonic() - started) * 1000)),
         _VERSION,
     ]
@@ -145,7 +150,9 @@ def retry_headers(error: OaicompatError) -> Headers:
 async def send_body(send: Send, status: int, headers: Headers, body: bytes) -> None:
     """Send one whole reply."""
     headers = [*headers, (b"content-length", b"%d" % len(body))]
-    await send({"type": "http.response.start", "status": status, "headers": headers})
+    start = {"type": "http.response.start", "status": status, "headers": headers}
+    start[BODY_FOLLOWS] = True
+    await send(start)
     await send({"type": "http.response.body", "body": body, "more_body": False})
 
 
@@ -245,7 +252,9 @@ class Answer:
                 headers = [JSON_TYPE, *self._headers(), length]
                 self.started = self.ended = True
                 send = self._send
-                await send({"type": "http.response.start", "status": 200, "headers": headers})
+                start = {"type": "http.response.start", "status": 200, "headers": headers}
+                start[BODY_FOLLOWS] = True
+                await send(start)
                 await send({"type": "http.response.body", "body": body, "more_body": False})
             return
         data = sse_bytes(frames)
@@ -274,7 +283,9 @@ class Answer:
         if not self.started:
             headers = STREAM_HEADERS + self._headers()
             self.started = True
-            await self._send({"type": "http.response.start", "status": 200, "headers": headers})
+            start = {"type": "http.response.start", "status": 200, "headers": headers}
+            start[BODY_FOLLOWS] = True
+            await self._send(start)
         while self._outbox:
             data = b"".join(self._outbox)
             self._outbox.clear()

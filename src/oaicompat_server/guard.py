@@ -62,6 +62,7 @@ class GuardedProtocol(HttpToolsProtocol):
         self._head_bytes = 0
         self._head_bound = 0
         self._trailers = 0
+        self._most_fields = self.limits.header_count
         self._line: tuple[bytes, bytes, str] | None = None
         self._known: dict[str, Any] = {}
         self._head_timer: asyncio.TimerHandle | None = None
@@ -107,10 +108,6 @@ class GuardedProtocol(HttpToolsProtocol):
     @property
     def _unanswered(self) -> bool:
         return self._active is not None and not self._active.response_complete
-
-    def _start(self, cycle: Cycle, scope: Scope) -> None:
-        self._active = cycle
-        cycle.start(self.app, scope)
 
     def eof_received(self) -> bool:  # type: ignore[override]
         """Keep the connection for the answer while a whole HTTP/1.1 request has none and may yet be wanted.
@@ -207,11 +204,11 @@ class GuardedProtocol(HttpToolsProtocol):
         self.url += url
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        if self._in_head and len(self.headers) < self.limits.header_count:
+        if self._in_head and len(self.headers) < self._most_fields:
             self.headers.append((name.lower(), value))
             return
         self._trailers += 1
-        if len(self.headers) + self._trailers > self.limits.header_count:
+        if len(self.headers) + self._trailers > self._most_fields:
             self._stop(431, "The request has too many header fields.")
         if len(name) + len(value) > self.limits.header_bytes:
             self._stop(431, "The request header is too large.")
@@ -225,8 +222,7 @@ class GuardedProtocol(HttpToolsProtocol):
         if line != self._line:
             self._read_line(*line)
         fields = dict(headers)
-        reason = wrong_fields(headers, fields)
-        if reason:
+        if reason := wrong_fields(headers, fields):
             self._stop(400, reason)
         offered = parser.should_upgrade()
         if offered and not wants_websocket(headers):
@@ -244,27 +240,23 @@ class GuardedProtocol(HttpToolsProtocol):
             return
         self._chunks = self._chunk_bytes = self._trailers = 0
         self._moved = True
-        lasting = parser.should_keep_alive() and not (offered or self._draining)
+        lasting = line[2] == "1.1" and parser.should_keep_alive()
+        lasting = lasting and not (offered or self._draining)
         expecting = b"expect" in fields and wants_continue(headers)
         self._begin(Cycle(self, scope, lasting, expecting), scope)
 
     def _read_line(self, method: bytes, target: bytes, version: str) -> None:
         """Take what the request line says into what every request with this line has in its scope."""
-        reason = wrong_line(target, version)
-        if reason:
+        if reason := wrong_line(target, version):
             self._stop(400, reason)
-        self._line = (method, target, version)
         self._known = {
-            "type": "http",
-            "asgi": {"version": self.asgi_version, "spec_version": "2.3"},
+            **line_scope(method, target, version, self.root_path),
             "server": self.server,
             "client": self.client,
             "scheme": self.scheme,
-            **line_scope(method, target, version, self.root_path),
-            "headers": (),
-            "state": {},
             LEAVING: None,
         }
+        self._line = (method, target, version)
 
     def _begin_upgrade(self, scope: Scope) -> bool:
         """Remember an upgrade that is accepted; return whether it is."""
@@ -279,7 +271,8 @@ class GuardedProtocol(HttpToolsProtocol):
         scope[LEAVING] = self.cycle = cycle
         active = self._active
         if active is None or active.response_complete:
-            self._start(cycle, scope)
+            self._active = cycle
+            cycle.start(self.app, scope)
             return
         self._ahead.append((cycle, scope))
         if len(self._ahead) > self.limits.pipelined:
@@ -325,7 +318,8 @@ class GuardedProtocol(HttpToolsProtocol):
         if self.flow.read_paused:
             self.flow.resume_reading()
         if self._ahead:
-            self._start(*self._ahead.popleft())
+            self._active, scope = self._ahead.popleft()
+            self._active.start(self.app, scope)
             return
         self._idleness.begin()
 

@@ -42,16 +42,20 @@ def longest(target: bytes, headers: Headers) -> int:
 
 
 def line_scope(method: bytes, target: bytes, version: str, root_path: str) -> Scope:
-    """Return what of an ASGI scope a request line says."""
+    """Return what of an ASGI scope a request line says, with room for what the rest of the head does."""
     parsed = httptools.parse_url(target)
     path = parsed.path.decode("ascii")
     return {
+        "type": "http",
+        "asgi": {"version": "3.0", "spec_version": "2.3"},
         "http_version": version,
         "method": method.decode("ascii"),
         "root_path": root_path,
         "path": root_path + (urllib.parse.unquote(path) if "%" in path else path),
         "raw_path": root_path.encode("ascii") + parsed.path,
         "query_string": parsed.query or b"",
+        "headers": [],
+        "state": {},
     }
 
 

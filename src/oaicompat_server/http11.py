@@ -175,7 +175,7 @@ class Http11Connection(httpcore.AsyncConnectionInterface):
             raise
         return httpcore.Response(
             self._parser.status,
-            headers=self._parser.lines,
+            headers=[(name.lower(), value) for name, value in self._parser.lines],
             content=_ReplyBody(self),
             extensions={"http_version": b"HTTP/1.1", "network_stream": self._stream},
         )

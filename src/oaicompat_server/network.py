@@ -166,10 +166,10 @@ class AsyncioStream(asyncio.Protocol, httpcore.AsyncNetworkStream):
         reader = self._reader
         if reader is None or reader.done():
             return
-        if time.monotonic() + _EARLY_SECONDS < self._until:
-            self._set_alarm()
-        else:
+        if time.monotonic() + _EARLY_SECONDS >= self._until:
             reader.set_exception(httpcore.ReadTimeout())
+        elif self._until < self._rings:
+            self._set_alarm()
 
     def _silence(self) -> None:
         self._rings = math.inf

@@ -34,13 +34,8 @@ class ReplyParser:
         """Expect the reply to a request of this method."""
         self._bodiless = method == "HEAD"
         self.pieces: list[bytes] = []
-        self._idle_bytes = 0
-        self._head_bytes = 0
-        self._interim = 0
-        self._until_close = False
+        self._idle_bytes = self._head_bytes = self._interim = 0
         self._extra = False
-        self._keep_alive = False
-        self.status = 0
         self.lines: list[tuple[bytes, bytes]] = []
         self.headers: Mapping[str, str] = {}
         self.headed = False
@@ -91,7 +86,7 @@ class ReplyParser:
         if self._head_bytes > HEAD_BYTES:
             raise httpcore.RemoteProtocolError
         if not self.headed:
-            self.lines.append((name.lower(), value))
+            self.lines.append((name, value))
 
     def on_headers_complete(self) -> None:
         if self._parser is None or self.complete:

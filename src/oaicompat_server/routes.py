@@ -66,6 +66,7 @@ _PATTERNS: Mapping[str, re.Pattern[str]] = {
 """Routes with ids in them; ids of models may hold slashes, and ids of items are the clients' own."""
 
 _STACKED = "/chat/completions"
+_UNKNOWN = Route("")
 _COMMON: Mapping[str, Route] = {f"/v1{suffix}": Route(suffix) for suffix in _FIXED}
 
 logger = logging.getLogger("oaicompat")
@@ -116,7 +117,7 @@ class Router:
             fields,
             Reading(receive, self._relay.bodies),
             send,
-            resolve(scope["path"]) or Route(""),
+            resolve(scope["path"]) or _UNKNOWN,
             request_id_in(fields),
             time.monotonic(),
             scope["method"],

@@ -339,7 +339,8 @@ def _check_head(status: int, headers: Mapping[str, str]) -> None:
             cause="network",
             upstream_status=status,
         )
-    if headers.get("content-encoding", "identity").strip().lower() not in ("identity", ""):
+    coding = headers.get("content-encoding")
+    if coding and coding.strip().lower() not in ("identity", ""):
         raise UpstreamProtocolError(
             "The upstream compressed its answer although that was not asked for.",
             code="upstream_malformed",

@@ -178,6 +178,14 @@ def test_missing_and_repeated_hosts_are_malformed() -> None:
     assert _ask(Access("off", check_hosts=False), headers=[])[0] == 400
 
 
+def test_a_repeated_header_decides_by_its_first_and_a_host_is_not_repeated() -> None:
+    access = Access("strict", digest_keys([Secret("right")]))
+    keys = [(b"authorization", b"Bearer right"), (b"authorization", b"Bearer wrong")]
+    assert _ask(access, headers=[*keys, *_GOOD])[0] == 200
+    assert _ask(access, headers=[*_GOOD, *keys, *_GOOD])[0] == 400
+    assert _ask(access, headers=[(b"host", b"evil.com"), *keys, *_GOOD])[0] == 400
+
+
 def test_own_address_of_the_connection_is_a_valid_host() -> None:
     headers = [(b"host", b"192.168.1.5:8045")]
     assert _ask(Access("off"), headers=headers, server=("192.168.1.5", 8045))[0] == 200
@@ -203,7 +211,9 @@ def test_regression_the_bound_name_is_a_host_on_our_port_only() -> None:
         ([(b"origin", b"https://good.example")], 200),
         ([(b"origin", b"https://good.example.evil")], 403),
         ([(b"origin", b"https://good.example"), (b"sec-fetch-site", b"cross-site")], 200),
+        ([(b"origin", b"https://good.example"), (b"origin", b"https://evil.com")], 403),
         ([(b"sec-fetch-site", b"cross-site")], 403),
+        ([(b"sec-fetch-site", b"same-origin"), (b"sec-fetch-site", b"cross-site")], 403),
         ([(b"sec-fetch-site", b"same-origin")], 200),
     ],
 )

@@ -14,7 +14,7 @@ from uvicorn.protocols.http.flow_control import FlowControl
 from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
 
 from oaicompat_server.cycle import Cycle, last_answer
-from oaicompat_server.framing import Message, Receive, Scope, Send
+from oaicompat_server.framing import BODY_FOLLOWS, Message, Receive, Scope, Send, send_body
 
 START: Message = {
     "type": "http.response.start",
@@ -100,6 +100,30 @@ def test_a_head_without_a_body_goes_out_in_the_same_turn() -> None:
         await asyncio.sleep(0)
 
     assert worked(work) == [HEAD]
+
+
+def test_a_whole_reply_leaves_nothing_for_the_next_turn() -> None:
+    async def work(cycle: Cycle, line: Line) -> None:
+        later: list[object] = []
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(line.loop, "call_soon", later.append)
+            await send_body(cycle.send, 200, [], b"body")
+        assert later == []
+
+    assert worked(work) == [HEAD + b"body"]
+
+
+def test_a_head_that_was_to_be_followed_is_not_lost(caplog: pytest.LogCaptureFixture) -> None:
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        await send({**START, BODY_FOLLOWS: True})
+        raise ValueError
+
+    async def work(cycle: Cycle, line: Line) -> None:
+        cycle.start(app, scope())
+        await asyncio.wait(line.tasks)
+
+    caplog.set_level(logging.CRITICAL, "uvicorn.error")
+    assert worked(work) == [HEAD, b"closed"]
 
 
 def test_a_head_is_sent_before_the_connection_closes(caplog: pytest.LogCaptureFixture) -> None:
@@ -221,7 +245,7 @@ def test_reading_pauses_for_what_is_not_received() -> None:
 
 
 def test_an_answer_of_ours_is_whole() -> None:
-    assert last_answer(431, [(b"X-Request-Id", b"mine")], b"{}") == (
+    assert last_answer(431, [(b"x-request-id", b"mine")], b"{}") == (
         b"HTTP/1.1 431 Request Header Fields Too Large\r\ncontent-type: application/json\r\n"
         b"content-length: 2\r\nconnection: close\r\nx-request-id: mine\r\n\r\n{}"
     )
@@ -229,14 +253,13 @@ def test_an_answer_of_ours_is_whole() -> None:
 
 NAMES = st.sampled_from(
     [
-        b"X-Note",
+        b"x-note",
         b"content-length",
-        b"Content-Length",
         b"transfer-encoding",
         b"connection",
         b"server",
     ]
-) | st.binary(max_size=6)
+) | st.binary(max_size=6).map(bytes.lower)
 VALUES = st.sampled_from([b"4", b"0", b"Chunked", b"close", b"keep-alive , Close"]) | st.binary(
     max_size=8
 )

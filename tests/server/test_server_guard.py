@@ -273,7 +273,7 @@ def test_each_request_of_a_connection_has_what_its_own_head_says(served: Serving
             headers = [(b"host", b"a"), (b"x-a", value)]
             told = repr([method.decode(), "1.1", query, raw, path, headers]).encode()
             assert told in plug.recv(65536)
-        plug.sendall(b"GET /told HTTP/1.0\r\nHost: a\r\n\r\n")
+        plug.sendall(b"GET /told HTTP/1.0\r\nHost: a\r\nConnection: keep-alive\r\n\r\n")
         assert b"'1.0'" in _until_closed(plug)[0]
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import math
 import ssl
 import time
 import weakref
@@ -228,6 +229,23 @@ def test_waits_that_end_in_time_cost_no_timer_and_others_end_at_theirs() -> None
             assert seconds - 0.002 <= time.monotonic() - began < seconds + 0.1
         stream.eof_received()
         assert await stream.read(9, 1.0) == b""
+
+    asyncio.run(run())
+
+
+def test_a_wait_without_end_outlives_the_alarm_of_one_before() -> None:
+    async def run() -> None:
+        loop = asyncio.get_running_loop()
+        stream = AsyncioStream()
+        loop.call_soon(stream.data_received, b"x")
+        await stream.read(9, 0.02)
+        with mock.patch.object(loop, "call_later", wraps=loop.call_later) as timers:
+            reading = asyncio.ensure_future(stream.read(9, None))
+            await asyncio.wait([reading], timeout=0.06)
+        assert not reading.done()
+        assert math.inf not in [call.args[0] for call in timers.mock_calls]
+        stream.data_received(b"late")
+        assert await reading == b"late"
 
     asyncio.run(run())
 
