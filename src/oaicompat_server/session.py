@@ -254,7 +254,7 @@ class Session:
             opened = self._relay.upstream.open(request, lines, limit, credential.proxy)
             async with opened as response:
                 exchange.receive_head(call, response.status, response.headers)
-                while data := await response.read():
+                while not response.complete and (data := await response.read()):
                     # Who fails may repeat what it was shown; an answer is not changed.
                     if _ERROR in data:
                         data = proof.kept_out_of_bytes(data)
