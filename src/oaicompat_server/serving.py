@@ -83,8 +83,9 @@ class Server(uvicorn.Server):
                 signal.signal(number, handler)
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        """Begin to accept; a worker takes its turn."""
-        if self._worker is None:
+        """Begin to accept."""
+        # Windows' event loop cannot watch a listening socket.
+        if sockets is None or sys.platform == "win32":
             await super().startup(sockets)
             return
         await super().startup([])
@@ -95,8 +96,9 @@ class Server(uvicorn.Server):
             server_state=self.server_state,
             app_state=self.lifespan.state,
         )
-        self._accepting = [Accepting(each, protocol) for each in sockets or ()]
-        self._worker.ready()
+        self._accepting = [Accepting(each, protocol) for each in sockets]
+        if self._worker is not None:
+            self._worker.ready()
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Stop accepting, wait for what runs, cut it, close; a forced end leaves the waiting out."""

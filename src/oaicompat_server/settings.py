@@ -69,7 +69,7 @@ class UpstreamSettings(Section, frozen=True):
     total_timeout: Seconds = 600.0
     total_timeout_stream: Seconds = 3600.0
     attempts: Annotated[int, Meta(ge=1, le=3)] = 3
-    max_idle: Annotated[int, Meta(ge=0)] = 64
+    max_idle: Annotated[int, Meta(ge=0)] = 512
     idle_expiry: Seconds = 60.0
 
 

@@ -18,6 +18,7 @@ from tests.benchmarks.processes import KEY, Target
 _END = b"\r\n0\r\n\r\n"
 _LENGTH = b"\r\ncontent-length:"
 _CHUNKED = -1
+_OPEN_SECONDS = 20.0
 _DRAIN_SECONDS = 10.0
 
 
@@ -48,6 +49,7 @@ class Meter:
         self.open = 0
         self.running = True
         self.waiting: set[Client] = set()
+        self.answered = 0
         self.received = 0
         self.latencies: list[float] = []
         self.failure = ""
@@ -61,6 +63,7 @@ class Client(asyncio.Protocol):
         self.buffer = self.tail = b""
         self.left: int | None = None
         self.began = 0.0
+        self.first = True
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = cast(asyncio.Transport, transport)
@@ -108,6 +111,9 @@ class Client(asyncio.Protocol):
         meter = self.meter
         meter.open -= 1
         meter.latencies.append(time.perf_counter() - self.began)
+        if self.first:
+            self.first = False
+            meter.answered += 1
         if meter.running:
             self.send()
         else:
@@ -130,7 +136,7 @@ class Load:
         self.meter = Meter()
 
     async def open(self) -> None:
-        """Connect evenly over the spread, then warm up."""
+        """Connect evenly over the spread, wait until each was answered, then warm up."""
         loop = asyncio.get_running_loop()
         began, plan, port = loop.time(), self.plan, self.target.port
         connected = functools.partial(Client, post(port, plan.path, plan.body), self.meter)
@@ -139,6 +145,13 @@ class Load:
             if ahead > 0:
                 await asyncio.sleep(ahead)
             await loop.create_connection(connected, "127.0.0.1", port)
+        until = time.monotonic() + _OPEN_SECONDS
+        # An event set by the last one would cost every answer a look.
+        while self.meter.answered < plan.connections and time.monotonic() < until:  # noqa: ASYNC110
+            await asyncio.sleep(0.02)
+        if self.meter.answered < plan.connections:
+            missing = plan.connections - self.meter.answered
+            raise RuntimeError(self.meter.failure or f"{missing} connections have no answer")
         await asyncio.sleep(plan.warm)
 
     async def drain(self) -> None:
