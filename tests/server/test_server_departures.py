@@ -118,7 +118,8 @@ def test_too_much_pipelined_is_dropped_after_the_answer(served: Gateway) -> None
 def test_regression_a_client_that_ends_its_side_gets_its_answer(
     served: Gateway, stream: bool, count: int
 ) -> None:
-    sent = _request(served, "#script:long:4 #script:pace:60", stream) * count
+    script = "#script:slow:200 #script:long:4 #script:pace:60"
+    sent = _request(served, script, stream) * count
     with socket.create_connection(("127.0.0.1", served.port), timeout=5) as plug:
         plug.sendall(sent)
         plug.shutdown(socket.SHUT_WR)
