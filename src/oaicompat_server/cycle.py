@@ -16,6 +16,8 @@ from typing import Protocol
 
 from uvicorn.protocols.http.flow_control import HIGH_WATER_LIMIT, FlowControl
 
+from oaicompat.dialects.chat import encode_error
+from oaicompat.errors import OaicompatError
 from oaicompat_server.framing import (
     BODY_FOLLOWS,
     CLOSE,
@@ -25,6 +27,9 @@ from oaicompat_server.framing import (
     Receive,
     Scope,
     Send,
+    common_headers,
+    request_id_of,
+    retry_headers,
     send_body,
 )
 from oaicompat_server.leaving import Leaving
@@ -270,3 +275,9 @@ def last_answer(status: int, headers: Headers, body: bytes) -> bytes:
     length = (b"content-length", b"%d" % len(body))
     lines = map(b": ".join, (JSON_TYPE, length, CLOSE, *headers))
     return b"\r\n".join([_STATUS_LINES[status], *lines, b"", body])
+
+
+def refusal(error: OaicompatError, asked: Headers, begun: float) -> bytes:
+    """Return the last answer for an error, to a request with these headers that `begun` then."""
+    headers = [*common_headers(request_id_of(asked), begun), *retry_headers(error)]
+    return last_answer(error.status, headers, encode_error(error))

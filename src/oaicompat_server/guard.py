@@ -18,11 +18,10 @@ import httptools
 from uvicorn.protocols.http.flow_control import HIGH_WATER_LIMIT
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-from oaicompat.dialects.chat import encode_error
 from oaicompat.errors import InvalidRequestError, OaicompatError
 from oaicompat_server.cuts import shutting_down
-from oaicompat_server.cycle import Cycle, last_answer
-from oaicompat_server.framing import Scope, common_headers, request_id_of, retry_headers
+from oaicompat_server.cycle import Cycle, refusal
+from oaicompat_server.framing import Scope
 from oaicompat_server.heads import (
     line_scope,
     longest,
@@ -57,11 +56,9 @@ class GuardedProtocol(HttpToolsProtocol):
         self._refusal: OaicompatError | None = None
         self._in_head = True
         self._plain_head = b""
+        self._anew = False
         self._upgrading = False
-        self._packet = 0
-        self._head_bytes = 0
-        self._head_bound = 0
-        self._trailers = 0
+        self._packet = self._head_bytes = self._head_bound = 0
         self._most_fields = self.limits.header_count
         self._line: tuple[bytes, bytes, str] | None = None
         self._known: dict[str, Any] = {}
@@ -70,8 +67,7 @@ class GuardedProtocol(HttpToolsProtocol):
         self._write_stall = WriteStall(self.loop, self.limits.write_stall_seconds)
         self._moved = False
         self._body_moved = 0.0
-        self._chunks = 0
-        self._chunk_bytes = 0
+        self._chunks = self._chunk_bytes = self._trailers = 0
         self._active: Cycle | None = None
         self._ahead: deque[tuple[Cycle, Scope]] = deque()
         self._deaf = False
@@ -163,6 +159,7 @@ class GuardedProtocol(HttpToolsProtocol):
         head, self._plain_head = self._plain_head, b""
         if head:
             self.parser = httptools.HttpRequestParser(self)
+            self._anew = True
             self.url = b""
             self.headers = []
             return head + rest
@@ -226,17 +223,21 @@ class GuardedProtocol(HttpToolsProtocol):
             self._stop(400, reason)
         offered = parser.should_upgrade()
         if offered and not wants_websocket(headers):
+            if self._anew:
+                self._stop(400, "The request offers what cannot be declined.")
             self._plain_head = without_upgrade(*line, headers)
             return
+        self._anew = False
+        scope = self._known.copy()
+        scope["headers"] = headers
+        scope["state"] = self.app_state.copy()
+        upgrading = offered and self._begin_upgrade(scope)
         self._in_head = False
         self._head_bytes = 0
         if self._head_timer is not None:
             self._head_timer.cancel()
             self._head_timer = None
-        scope = self._known.copy()
-        scope["headers"] = headers
-        scope["state"] = self.app_state.copy()
-        if offered and self._begin_upgrade(scope):
+        if upgrading:
             return
         self._chunks = self._chunk_bytes = self._trailers = 0
         self._moved = True
@@ -247,22 +248,17 @@ class GuardedProtocol(HttpToolsProtocol):
 
     def _read_line(self, method: bytes, target: bytes, version: str) -> None:
         """Take what the request line says into what every request with this line has in its scope."""
-        if reason := wrong_line(target, version):
+        if reason := wrong_line(method, target, version):
             self._stop(400, reason)
-        self._known = {
-            **line_scope(method, target, version, self.root_path),
-            "server": self.server,
-            "client": self.client,
-            "scheme": self.scheme,
-            LEAVING: None,
-        }
+        self._known = line_scope(method, target, version, self)
         self._line = (method, target, version)
 
     def _begin_upgrade(self, scope: Scope) -> bool:
         """Remember an upgrade that is accepted; return whether it is."""
-        self._upgrading = self._should_upgrade()
-        if self._upgrading and self._unanswered:
+        accepted = self._should_upgrade()
+        if accepted and self._unanswered:
             self._stop(400, "An upgrade cannot be asked for ahead of an answer.")
+        self._upgrading = accepted
         self.scope = scope  # type: ignore[assignment]
         return self._upgrading
 
@@ -387,9 +383,7 @@ class GuardedProtocol(HttpToolsProtocol):
         if cycle is not None and not cycle.response_complete:
             cycle.tell()
         error = self._refusal or InvalidRequestError(msg)
-        common = common_headers(request_id_of(self.headers), self._begun)
-        headers = [*common, *retry_headers(error)]
-        self.transport.write(last_answer(error.status, headers, encode_error(error)))
+        self.transport.write(refusal(error, self.headers, self._begun))
         self.transport.close()
 
 

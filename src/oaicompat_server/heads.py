@@ -7,16 +7,20 @@ refused what is not HTTP.
 from __future__ import annotations
 
 import urllib.parse
+from typing import Any, Literal, Protocol
 
 import httptools
 
-from oaicompat_server.framing import Fields, Headers, Scope
+from oaicompat_server.framing import Fields, Headers
+from oaicompat_server.leaving import LEAVING
 
 _OFFER = (b"upgrade", b"http2-settings")
 
 
-def wrong_line(target: bytes, version: str) -> str | None:
+def wrong_line(method: bytes, target: bytes, version: str) -> str | None:
     """Return why a request line is refused, or None."""
+    if method == b"CONNECT":
+        return "No tunnels are made here."
     if version not in ("1.1", "1.0"):
         return "Only HTTP/1.1 is served."
     if not (target.startswith(b"/") or target == b"*"):
@@ -41,8 +45,18 @@ def longest(target: bytes, headers: Headers) -> int:
     return max(len(target), *(len(name) + len(value) for name, value in headers), 0)
 
 
-def line_scope(method: bytes, target: bytes, version: str, root_path: str) -> Scope:
+class Ends(Protocol):
+    """What a scope says of the two ends of a connection, and of where the application is."""
+
+    root_path: str
+    server: tuple[str, int | None] | None
+    client: tuple[str, int] | None
+    scheme: Literal["http", "https"] | None
+
+
+def line_scope(method: bytes, target: bytes, version: str, ends: Ends) -> dict[str, Any]:
     """Return what of an ASGI scope a request line says, with room for what the rest of the head does."""
+    root_path = ends.root_path
     parsed = httptools.parse_url(target)
     path = parsed.path.decode("ascii")
     return {
@@ -56,6 +70,10 @@ def line_scope(method: bytes, target: bytes, version: str, root_path: str) -> Sc
         "query_string": parsed.query or b"",
         "headers": [],
         "state": {},
+        "server": ends.server,
+        "client": ends.client,
+        "scheme": ends.scheme,
+        LEAVING: None,
     }
 
 

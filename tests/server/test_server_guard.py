@@ -12,6 +12,7 @@ import anyio
 import pytest
 from tests.support.gateway import Serving, serving
 
+from oaicompat_server import guard
 from oaicompat_server.framing import Receive, Scope, Send
 from oaicompat_server.limits import Limits
 
@@ -164,6 +165,10 @@ def test_body_that_moves_is_given_time(served: Serving) -> None:
         (b"GET /x HTTP/1.1\r\nHost: a\r\nHost: a\r\n\r\n", 400),
         (b"GET http://a/x HTTP/1.1\r\nHost: a\r\n\r\n", 400),
         (b"CONNECT a:1 HTTP/1.1\r\nHost: a\r\n\r\n", 400),
+        (b"CONNECT a:80 HTTP/1.1\r\nHost: a\r\nUpgrade: websocket\r\n\r\n", 400),
+        (b"CONNECT / HTTP/1.1\r\nHost: a\r\n\r\n", 400),
+        (b"CONNECT /x HTTP/1.1\r\nHost: a\r\nUpgrade: websocket\r\n\r\n", 400),
+        (b"CONNECT * HTTP/1.1\r\nHost: a\r\n\r\n", 400),
         (b"GET /x\r\n\r\n", 400),
         (b"GET /x HTTP/2.0\r\nHost: a\r\n\r\n", 400),
         (b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", 400),
@@ -292,3 +297,30 @@ def test_trailers_count_as_header_fields(served: Serving) -> None:
         assert _status(plug.recv(65536)) == 200
         plug.sendall(head + b"X: y\r\n" * 19 + b"\r\n")
         assert _status(_until_closed(plug)[0]) == 431
+
+
+def test_a_head_is_read_anew_once(served: Serving, monkeypatch: pytest.MonkeyPatch) -> None:
+    offer = b"GET /x HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: h2c\r\n\r\n"
+    assert [
+        _talk(served, offer * 2 + GET[:-2] + b"Connection: close\r\n\r\n").count(b"200 OK")
+    ] == [3]
+    monkeypatch.setattr(guard, "without_upgrade", lambda *_: offer)
+    assert _status(_talk(served, offer)) == 400
+
+
+@pytest.mark.parametrize("pause", [0, 0.1])
+def test_an_upgrade_behind_an_unanswered_request_leaves_that_one_its_answer(
+    served: Serving, pause: float
+) -> None:
+    offer = (
+        b"GET /v1/responses HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
+    )
+    offer += b"Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\nSec-WebSocket-Version: 13\r\n\r\n"
+    with _connect(served) as plug:
+        plug.sendall(b"GET /slow HTTP/1.1\r\nHost: a\r\n\r\n" + (b"" if pause else offer))
+        if pause:
+            time.sleep(pause)
+            plug.sendall(offer)
+        reply = _until_closed(plug)[0]
+    assert _status(reply) == 200
+    assert reply.count(b"HTTP/1.1 ") == 1
