@@ -83,6 +83,25 @@ def test_nothing_of_a_request_outlives_it(served: Gateway, path: str, body: dict
         raw.until(lambda: not _left())
 
 
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize("choices", [1, 3])
+def test_nothing_is_left_of_a_request_whose_client_leaves(
+    served: Gateway, choices: int, stream: bool
+) -> None:
+    """Several calls at once were kept by their tasks, which kept their bodies: 3 MB each, hundreds of them."""
+    message = {**_MESSAGE, "content": "#script:slow:3000 hello"}
+    asked = {"model": "gemini-3-pro-preview", "n": choices, "stream": stream, "messages": [message]}
+    before = len(served.simulator.requests)
+    with raw.left_idle(served), _uncollected():
+        connection = http.client.HTTPConnection("127.0.0.1", served.port, timeout=10)
+        connection.request(
+            "POST", raw.CHAT, json.dumps(asked), {"content-type": "application/json"}
+        )
+        raw.until(lambda: len(served.simulator.requests) >= before + choices)
+        connection.close()
+        raw.until(lambda: not _left())
+
+
 def test_a_body_that_cannot_be_read_is_not_kept_by_its_error() -> None:
     """What refuses a body holds frames, and these hold the body; they must not hold what refuses it."""
     with _uncollected():
