@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 from tests.support import raw
 from tests.support.gateway import Gateway, gateway
+from websockets.sync.client import connect
 
 from oaicompat.errors import InvalidRequestError
 from oaicompat.exchange import Exchange
@@ -99,6 +100,21 @@ def test_nothing_is_left_of_a_request_whose_client_leaves(
         )
         raw.until(lambda: len(served.simulator.requests) >= before + choices)
         connection.close()
+        raw.until(lambda: not _left())
+
+
+def test_nothing_is_left_of_a_turn_whose_client_leaves(served: Gateway) -> None:
+    """Over WebSocket as well, where a connection's turns are the tasks of a group."""
+    before = len(served.simulator.requests)
+    with raw.left_idle(served), _uncollected():
+        with connect(f"ws://127.0.0.1:{served.port}/v1/responses") as connection:
+            asked = {
+                "type": "response.create",
+                "model": "gpt-4o",
+                "input": "#script:slow:3000 hello",
+            }
+            connection.send(json.dumps(asked))
+            raw.until(lambda: len(served.simulator.requests) > before)
         raw.until(lambda: not _left())
 
 
