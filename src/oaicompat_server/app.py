@@ -33,9 +33,9 @@ from oaicompat_server.upkeep import kept_up
 from oaicompat_server.upstream import Upstream
 from oaicompat_server.vertex import token_source
 
-_GC_THRESHOLD = 200_000
-"""More than the objects of all requests that may be in flight: a request leaves no cycle, and looking at 1,000
-that wait costs each of them a tenth."""
+_GC_THRESHOLD = 100_000
+"""More than the objects of 1,000 requests in flight: a request leaves no cycle, and looking at so many that
+wait costs each of them a tenth."""
 
 
 class _Gateway(Starlette):

@@ -50,7 +50,7 @@ OWN_HEADERS = (
 )
 _REQUEST_ID = re.compile(rb"[A-Za-z0-9._-]{1,128}\Z")
 _SESSION_HEADERS = (b"x-session-id", b"session_id", b"session-id", b"conversation_id")
-_HEADER_CAP = 256
+HEADER_CAP = 256
 _NOTES_CAP = 1024
 _LINGER_BYTES = 256 * 1024
 _LINGER_SECONDS = 0.5
@@ -77,7 +77,7 @@ def session_of(fields: Fields) -> str:
     for name in _SESSION_HEADERS:
         value = fields.get(name)
         if value:
-            return value.decode("latin-1")[:_HEADER_CAP]
+            return value.decode("latin-1")[:HEADER_CAP]
     return ""
 
 
@@ -103,7 +103,7 @@ def common_headers(request_id: str, started: float) -> Headers:
     ]
 
 
-def header_value(text: str, cap: int = _HEADER_CAP) -> bytes:
+def header_value(text: str, cap: int = HEADER_CAP) -> bytes:
     """Return `text` with all but 0x21-0x7E percent-encoded, cut between characters at `cap` bytes."""
     return _encoded(text[:cap], cap)
 

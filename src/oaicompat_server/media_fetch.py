@@ -10,6 +10,8 @@ from __future__ import annotations
 import ssl
 from binascii import b2a_base64
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from functools import partial
 
 import anyio
 import httpcore
@@ -18,6 +20,7 @@ from oaicompat.errors import OaicompatError, UpstreamError
 from oaicompat.media import sniff
 from oaicompat.supplies import Supplies
 from oaicompat_server.admission import Admission
+from oaicompat_server.beside import together
 from oaicompat_server.checked_network import CheckedNetwork, Names
 from oaicompat_server.connection import Waits, head_of
 from oaicompat_server.http11 import Http11Connection
@@ -119,27 +122,24 @@ class _Fetching:
         self._hosts = Hosts(settings.allowed_hosts)
         self._left = most
         self._hold = hold
-        self._places = anyio.Semaphore(_DOWNLOADS_AT_ONCE)
         self.found: dict[str, tuple[str, str]] = {}
         self.refused: dict[str, str] = {}
         self.failed: OaicompatError | None = None
 
     async def run(self, urls: Sequence[str]) -> None:
         """Download all; returns early when one is refused."""
-        async with anyio.create_task_group() as group:
-            for url in urls:
-                group.start_soon(self._one, url, group.cancel_scope)
+        with suppress(Unfetchable, OaicompatError):
+            await together([partial(self._one, url) for url in urls], _DOWNLOADS_AT_ONCE)
 
-    async def _one(self, url: str, scope: anyio.CancelScope) -> None:
+    async def _one(self, url: str) -> None:
         try:
-            async with self._places:
-                self.found[url] = await self._followed(parse_link(url))
+            self.found[url] = await self._followed(parse_link(url))
         except Unfetchable as error:
             self.refused[url] = str(error)
-            scope.cancel()
+            raise
         except OaicompatError as error:
             self.failed = error
-            scope.cancel()
+            raise
 
     async def _followed(self, link: Link) -> tuple[str, str]:
         for _ in range(_REDIRECTS + 1):

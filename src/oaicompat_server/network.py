@@ -198,6 +198,10 @@ class AsyncioStream(asyncio.Protocol, httpcore.AsyncNetworkStream):
         """Secure the connection and return it; on failure it is cut."""
         assert self._transport is not None
         plain = self._transport
+        # What came in clear would be taken for what the other side says when it is known.
+        if not self.quiet():
+            plain.abort()
+            raise httpcore.ConnectError
         try:
             with anyio.fail_after(timeout):
                 secured = await self._loop.start_tls(

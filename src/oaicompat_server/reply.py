@@ -94,7 +94,7 @@ class ReplyParser:
         self.status = self._parser.get_status_code()
         if self.status < 200:
             self._interim += 1
-            if self.status == 101 or self._interim > INTERIM_REPLIES:
+            if self.status < 100 or self.status == 101 or self._interim > INTERIM_REPLIES:
                 raise httpcore.RemoteProtocolError
             return
         self.headers = header_map(self.lines)
@@ -104,8 +104,12 @@ class ReplyParser:
         self.complete = self._bodiless
 
     def on_body(self, body: bytes) -> None:
-        if not self.complete:
-            self.pieces.append(body)
+        if self.complete:
+            return
+        # Interim replies have no body, whatever the parser makes of a length in them.
+        if not self.headed:
+            raise httpcore.RemoteProtocolError
+        self.pieces.append(body)
 
     def on_message_complete(self) -> None:
         if self.headed:

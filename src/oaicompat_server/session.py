@@ -1,8 +1,8 @@
 """Drives one exchange for one request: admission, credential, upstream, retries, the client's leaving.
 
 One rule: until the first frame is written everything can be tried again; afterwards nothing is, and a
-failure is told in-band. One task owns the work, another watches the client; whichever ends first cancels
-the other, and cancellation closes the upstream connection before the credential is used again.
+failure is told in-band. One task does the work; a client that leaves, a deadline or a shutdown cancels it,
+once, and cancellation closes the upstream connection before the credential is used again.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Iterable
-from functools import lru_cache
+from functools import lru_cache, partial
 
 import anyio
 
@@ -20,8 +20,10 @@ from oaicompat.exchange import Call, Exchange
 from oaicompat.providers.gemini import endpoints
 from oaicompat.supplies import NOTHING
 from oaicompat_server.attempts import Attempts
+from oaicompat_server.beside import together
 from oaicompat_server.cuts import shutting_down
 from oaicompat_server.framing import (
+    HEADER_CAP,
     Answer,
     Headers,
     Receive,
@@ -43,7 +45,6 @@ from oaicompat_server.upstream import BODY_CAP
 endpoint_headers = lru_cache(512)(endpoints.headers)
 
 _TOLD_SECONDS = 1.0
-_LONGEST_HEADER = 256
 _ERROR = b'"error"'
 _CALLS_AT_ONCE = 8
 """Upstream calls of one request that may run together: it was admitted as one."""
@@ -186,22 +187,7 @@ class Session:
 
     async def _all(self, exchange: Exchange, calls: Iterable[Call]) -> None:
         """Run several calls at once; the first failure cancels the others and is the answer's."""
-        failures: list[Exception] = []
-        places = anyio.Semaphore(_CALLS_AT_ONCE)
-
-        async def one(call: Call) -> None:
-            try:
-                async with places:
-                    await self._call(exchange, call)
-            except Exception as failure:
-                failures.append(failure)
-                group.cancel_scope.cancel()
-
-        async with anyio.create_task_group() as group:
-            for call in calls:
-                group.start_soon(one, call)
-        if failures:
-            raise failures[0]
+        await together([partial(self._call, exchange, call) for call in calls], _CALLS_AT_ONCE)
 
     async def _call(self, exchange: Exchange, call: Call) -> None:
         """Run one call to its end, over as many attempts as the rules allow.
@@ -338,11 +324,11 @@ class Session:
         shown = self._config.headers
         exchange = self._exchange
         if exchange is not None and exchange.model:
-            headers.append(_header(b"x-mapped-model", exchange.model[:_LONGEST_HEADER]))
+            headers.append(_header(b"x-mapped-model", exchange.model[:HEADER_CAP]))
             if shown.notes and (notes := exchange.notes):
                 headers.append((b"x-oaicompat-notes", notes_header(notes)))
         if self._account and shown.account:
-            headers.append(_header(b"x-account-email", self._account[:_LONGEST_HEADER]))
+            headers.append(_header(b"x-account-email", self._account[:HEADER_CAP]))
         return headers
 
 

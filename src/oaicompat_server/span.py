@@ -23,6 +23,7 @@ _BETWEEN_LOOKS = 0.02
 class Spans:
     """The spans of one event loop that have begun and not ended; whatever begins once it is `over` is cut.
 
+    Loops may use it one after the other, not at once: a span asks its loop for the task that it is to end.
     `next_look` is when the timer looks for what is late, on the monotonic clock.
     """
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 import re
 import time
+import traceback
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from typing import Any
@@ -179,7 +180,12 @@ class Connection:
     async def _work(self, lane: str, turns: MemoryObjectReceiveStream[_Turn]) -> None:
         with turns:
             async for turn in turns:
-                await self._answer(lane, turn)
+                try:
+                    await self._answer(lane, turn)
+                except BaseException as ended:
+                    # The group keeps what ended a task, in a cycle: the turn must not be kept with it.
+                    traceback.clear_frames(ended.__traceback__)
+                    raise
                 self._let_go(counted(len(turn.body)))
                 self._turns -= 1
                 if self._closing is not None:

@@ -5,21 +5,25 @@ from __future__ import annotations
 import asyncio
 import gc
 import math
+import socket
 import ssl
 import time
 import weakref
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
+from typing import Any
 from unittest import mock
 
 import anyio
 import httpcore
 import pytest
 from msgspec import Struct
-from tests.support.certificates import make_certificates, serving, trusting
+from tests.support import faulty
+from tests.support.certificates import make_certificates, over_tls, serving, trusting
 
 from oaicompat.errors import UpstreamError
+from oaicompat_server.connection import Waits, head_of
 from oaicompat_server.http11 import Http11Connection
 from oaicompat_server.network import AsyncioBackend, AsyncioStream
 from oaicompat_server.reply import HEAD_BYTES, ReplyParser
@@ -86,6 +90,10 @@ BAD = {
     "bare line feeds": b"HTTP/1.1 200 OK\nContent-Length: 3\n\nabc",
     "switched protocol": b"HTTP/1.1 101 Switching\r\nConnection: upgrade\r\nUpgrade: x\r\n\r\n",
     "too many interim": b"HTTP/1.1 100 Continue\r\n\r\n" * 17,
+    "an interim reply with a body": b"HTTP/1.1 104 X\r\nContent-Length: 3\r\n\r\nabc"
+    + OK
+    + b"\r\n",
+    "a status below all": b"HTTP/1.1 099 X\r\n\r\n" + OK + b"Content-Length: 3\r\n\r\nabc",
     "many header bytes": OK + b"A: 1234567\r\n" * (HEAD_BYTES // 8) + b"\r\n",
     "one long header": OK + b"A: " + b"x" * (2 * HEAD_BYTES),
     "long trailers": OK + b"Transfer-Encoding: chunked\r\n\r\n0\r\n" + b"A: 1234567\r\n" * 8192,
@@ -308,6 +316,39 @@ def _tls_fetch(certificates: Path, server: str, http: str, handler: Handler = _h
 @pytest.mark.parametrize("http", ["fast", "httpcore"])
 def test_a_verified_host_is_served_over_tls(certificates: Path, http: str) -> None:
     assert _tls_fetch(certificates, "good", http).startswith(b"GET /x HTTP/1.1\r\n")
+
+
+class _Late(AsyncioBackend):
+    """A network on which something comes between a connection and its TLS."""
+
+    async def connect_tcp(self, *arguments: Any, **named: Any) -> AsyncioStream:
+        stream = await super().connect_tcp(*arguments, **named)
+        with anyio.fail_after(5):
+            while not stream.get_extra_info("is_readable"):  # noqa: ASYNC110
+                await anyio.sleep(0.01)
+        return stream
+
+
+def test_what_came_before_tls_is_no_reply(certificates: Path) -> None:
+    """Who sits on the way could answer in clear, and have the host itself do the handshake."""
+    answer = over_tls(certificates, "good")
+
+    def injecting(plug: socket.socket) -> None:
+        plug.sendall(OK + b"Content-Length: 8\r\n\r\ninjected")
+        with suppress(OSError):
+            answer(plug)
+
+    async def fetch(port: int) -> None:
+        origin = httpcore.Origin(b"https", b"localhost", port)
+        connection = Http11Connection(origin, trusting(certificates), _Late())
+        head = head_of("GET", f"https://localhost:{port}/", (("host", "localhost"),))
+        with pytest.raises(UpstreamError) as caught:
+            await connection.exchange(head, b"", Waits(5.0, 5.0, 5.0))
+        assert caught.value.status == 502
+        await connection.aclose()
+
+    with faulty.listening(injecting, "https") as listener:
+        asyncio.run(fetch(int(listener.url.rpartition(":")[2])))
 
 
 async def _silent(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

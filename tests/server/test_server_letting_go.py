@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 from tests.support import raw
 from tests.support.gateway import Gateway, gateway
+from websockets.sync.client import connect
 
 from oaicompat.errors import InvalidRequestError
 from oaicompat.exchange import Exchange
@@ -80,6 +81,40 @@ def test_nothing_of_a_request_outlives_it(served: Gateway, path: str, body: dict
     """However it ends, a request is not kept by itself: neither in cycles nor by the error it ended with."""
     with raw.left_idle(served), _uncollected():
         _ask(served, path, body)
+        raw.until(lambda: not _left())
+
+
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize("choices", [1, 3])
+def test_nothing_is_left_of_a_request_whose_client_leaves(
+    served: Gateway, choices: int, stream: bool
+) -> None:
+    """Several calls at once were kept by their tasks, which kept their bodies: 3 MB each, hundreds of them."""
+    message = {**_MESSAGE, "content": "#script:slow:3000 hello"}
+    asked = {"model": "gemini-3-pro-preview", "n": choices, "stream": stream, "messages": [message]}
+    before = len(served.simulator.requests)
+    with raw.left_idle(served), _uncollected():
+        connection = http.client.HTTPConnection("127.0.0.1", served.port, timeout=10)
+        connection.request(
+            "POST", raw.CHAT, json.dumps(asked), {"content-type": "application/json"}
+        )
+        raw.until(lambda: len(served.simulator.requests) >= before + choices)
+        connection.close()
+        raw.until(lambda: not _left())
+
+
+def test_nothing_is_left_of_a_turn_whose_client_leaves(served: Gateway) -> None:
+    """Over WebSocket as well, where a connection's turns are the tasks of a group."""
+    before = len(served.simulator.requests)
+    with raw.left_idle(served), _uncollected():
+        with connect(f"ws://127.0.0.1:{served.port}/v1/responses") as connection:
+            asked = {
+                "type": "response.create",
+                "model": "gpt-4o",
+                "input": "#script:slow:3000 hello",
+            }
+            connection.send(json.dumps(asked))
+            raw.until(lambda: len(served.simulator.requests) > before)
         raw.until(lambda: not _left())
 
 
