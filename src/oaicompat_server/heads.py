@@ -12,7 +12,6 @@ from typing import Any, Literal, Protocol
 import httptools
 
 from oaicompat_server.framing import Fields, Headers
-from oaicompat_server.leaving import LEAVING
 
 _OFFER = (b"upgrade", b"http2-settings")
 
@@ -73,7 +72,6 @@ def line_scope(method: bytes, target: bytes, version: str, ends: Ends) -> dict[s
         "server": ends.server,
         "client": ends.client,
         "scheme": ends.scheme,
-        LEAVING: None,
     }
 
 
