@@ -22,6 +22,9 @@ _SLOWEST = 100_000.0
 _FREE_BYTES = 64 * 1024
 """Bodies up to this are not counted: the server's own buffer of a connection holds as much."""
 
+_MOST_DIGITS = 20
+"""No length has more that is no longer than 64 bits; Python reads no number of thousands of them."""
+
 _UNPARSABLE = (
     "We could not parse the JSON body of your request. (HINT: This likely means you aren't using your HTTP "
     "library correctly. The OpenAI API expects a JSON payload, but what was sent was not valid JSON.)"
@@ -98,7 +101,7 @@ def has_body(fields: Fields) -> bool:
 
 
 def check_headers(fields: Fields, limit: int) -> int:
-    """Raise the 415 or 413 that the headers of a JSON request already earn; return the length they tell."""
+    """Raise the 400, 413 or 415 that the headers of a JSON request earn; return the length they tell."""
     coding = fields.get(b"content-encoding")
     if coding is not None and coding.strip().lower() not in (b"", b"identity"):
         raise InvalidRequestError("Compressed request bodies are not accepted.", status=415)
@@ -106,6 +109,8 @@ def check_headers(fields: Fields, limit: int) -> int:
     if kind != b"application/json" and not _is_json(kind or b""):
         raise InvalidRequestError("Content-Type must be application/json.", status=415)
     told = fields.get(b"content-length")
+    if told is not None and len(told) > _MOST_DIGITS:
+        raise InvalidRequestError("The Content-Length has too many digits.")
     length = int(told) if told is not None and told.isdigit() else 0
     if length > limit:
         raise _too_large(limit)

@@ -193,6 +193,13 @@ def test_f9_what_ends_without_doubt_has_one_answer_each(served: Gateway, name: s
     assert found[1] == 404
 
 
+def test_f9_a_length_of_thousands_of_digits_is_refused(served: Gateway) -> None:
+    """A length with more digits than Python reads, nearly all zeros, is told 400 instead of a 500."""
+    data = post(b"Content-Length: " + b"0" * 5000 + b"2", body=b"{}")
+    assert statuses(served, data)[:1] == [400]
+    assert statuses(served, post(b"Content-Length: " + b"0" * 18 + b"14", body=_BODY)) == [200]
+
+
 @pytest.mark.parametrize(
     "data",
     [
