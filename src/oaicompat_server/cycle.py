@@ -62,6 +62,10 @@ class Connection(Protocol):
     flow: FlowControl
     tasks: set[asyncio.Task[None]]
 
+    def close(self) -> None:
+        """End the connection once what was written is sent, or is not taken."""
+        ...
+
     def on_response_complete(self) -> None:
         """Take the news that the answer is complete."""
         ...
@@ -242,7 +246,7 @@ class Cycle(Leaving):
         self.response_complete = True
         self._wake()
         if not self.keep_alive:
-            self._connection.transport.close()
+            self._connection.close()
         self._connection.on_response_complete()
 
     def _release(self) -> None:
@@ -265,7 +269,7 @@ class Cycle(Leaving):
         logger.error(reason, exc_info=fault)
         if self.response_started:
             self._release()
-            self._connection.transport.close()
+            self._connection.close()
         else:
             await send_body(self.send, 500, _FAULT_HEADERS, b"Internal Server Error")
 

@@ -34,7 +34,7 @@ from oaicompat_server.heads import (
 from oaicompat_server.leaving import LEAVING
 from oaicompat_server.limits import Limits
 from oaicompat_server.presence import Presence
-from oaicompat_server.stalling import Idleness, WriteStall
+from oaicompat_server.stalling import Arrival, Idleness, WriteStall
 
 
 class _RefusedError(Exception):
@@ -63,11 +63,9 @@ class GuardedProtocol(HttpToolsProtocol):
         self._line: tuple[bytes, bytes, str] | None = None
         self._known: dict[str, Any] = {}
         self._head_timer: asyncio.TimerHandle | None = None
-        self._body_timer: asyncio.TimerHandle | None = None
+        self._arrival = Arrival(self.loop, self.limits.body_gap_seconds)
         self._write_stall = WriteStall(self.loop, self.limits.write_stall_seconds)
-        self._moved = False
-        self._body_moved = 0.0
-        self._chunks = self._chunk_bytes = self._trailers = 0
+        self._chunks = self._chunk_bytes = self._trailers = self._carried = 0
         self._active: Cycle | None = None
         self._ahead: deque[tuple[Cycle, Scope]] = deque()
         self._deaf = False
@@ -77,7 +75,7 @@ class GuardedProtocol(HttpToolsProtocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
-        self._idleness = Idleness(self.loop, transport, self.timeout_keep_alive)
+        self._idleness = Idleness(self.loop, transport, self._write_stall, self.timeout_keep_alive)
         if len(self.connections) > self.limits.connections:
             transport.abort()
             return
@@ -95,11 +93,14 @@ class GuardedProtocol(HttpToolsProtocol):
         super().connection_lost(exc)
 
     def _end_timers(self) -> None:
-        for timer in (self._head_timer, self._body_timer):
-            if timer is not None:
-                timer.cancel()
-        self._head_timer = self._body_timer = None
+        self._end_head_timer()
+        self._arrival.end()
         self._idleness.end()
+
+    def _end_head_timer(self) -> None:
+        if self._head_timer is not None:
+            self._head_timer.cancel()
+            self._head_timer = None
 
     @property
     def _unanswered(self) -> bool:
@@ -111,12 +112,15 @@ class GuardedProtocol(HttpToolsProtocol):
         An end of input after the answer has begun counts as leaving: most clients that end their side do so
         with the request, and one that closes must take its upstream call along (see `presence`).
         """
-        active = self._active
-        last = self.cycle
-        if active is None or last is None or active.response_complete:
-            return False
-        whole = not last.more_body and active.http_version == "1.1"
-        if not whole or active.response_started:
+        active, last = self._active, self.cycle
+        if (
+            active is None
+            or last is None
+            or last.more_body
+            or active.response_started
+            or active.http_version != "1.1"
+        ):
+            self.close()
             return False
         last.keep_alive = False
         self._presence = Presence(self.loop, self.transport, self.transport.abort)
@@ -142,6 +146,8 @@ class GuardedProtocol(HttpToolsProtocol):
                 self._begun = time.monotonic()
             self._head_bytes += self._packet
             self._head_bound += self._packet
+        else:
+            self._carried += self._packet
         while data:
             try:
                 self.parser.feed_data(data)
@@ -173,11 +179,10 @@ class GuardedProtocol(HttpToolsProtocol):
     def _await_more(self) -> None:
         """Give the client its time for the rest of a head, or of a body."""
         if not self._in_head:
-            if self._moved:
-                self._moved = False
-                self._body_moved = self.loop.time()
-            if self._body_timer is None and not self._upgrading:
-                self._arm_body()
+            if self._carried > self.limits.header_bytes + 2 * self._chunk_bytes:
+                self._refuse(431, "What comes around the body is too large.")
+            elif not (self._upgrading or self._deaf or self.transport.is_closing()):
+                self._arrival.wait(self._backed_up, self._body_late)
         elif self._head_bytes > self.limits.header_bytes:
             self._refuse(431, "The request header is too large.")
         elif self._head_timer is None:
@@ -185,10 +190,6 @@ class GuardedProtocol(HttpToolsProtocol):
 
     def _arm_head(self) -> None:
         self._head_timer = self.loop.call_later(self.limits.header_seconds, self._head_late)
-
-    def _arm_body(self) -> None:
-        if not (self._deaf or self.transport.is_closing()):
-            self._body_timer = self.loop.call_later(self.limits.body_gap_seconds, self._body_late)
 
     def _head_late(self) -> None:
         self._head_timer = None
@@ -219,7 +220,7 @@ class GuardedProtocol(HttpToolsProtocol):
         if line != self._line:
             self._read_line(*line)
         fields = dict(headers)
-        if reason := wrong_fields(headers, fields):
+        if reason := wrong_fields(line[2], headers, fields):
             self._stop(400, reason)
         offered = parser.should_upgrade()
         if offered and not wants_websocket(headers):
@@ -234,16 +235,14 @@ class GuardedProtocol(HttpToolsProtocol):
         upgrading = offered and self._begin_upgrade(scope)
         self._in_head = False
         self._head_bytes = 0
-        if self._head_timer is not None:
-            self._head_timer.cancel()
-            self._head_timer = None
+        self._end_head_timer()
         if upgrading:
             return
-        self._chunks = self._chunk_bytes = self._trailers = 0
-        self._moved = True
+        self._chunks = self._chunk_bytes = self._trailers = self._carried = 0
+        self._arrival.moved = True
         lasting = line[2] == "1.1" and parser.should_keep_alive()
         lasting = lasting and not (offered or self._draining)
-        expecting = b"expect" in fields and wants_continue(headers)
+        expecting = b"expect" in fields and line[2] == "1.1" and wants_continue(headers)
         self._begin(Cycle(self, scope, lasting, expecting), scope)
 
     def _read_line(self, method: bytes, target: bytes, version: str) -> None:
@@ -267,6 +266,7 @@ class GuardedProtocol(HttpToolsProtocol):
         scope[LEAVING] = self.cycle = cycle
         active = self._active
         if active is None or active.response_complete:
+            self._idleness.since = 0.0
             self._active = cycle
             cycle.start(self.app, scope)
             return
@@ -276,7 +276,7 @@ class GuardedProtocol(HttpToolsProtocol):
 
     def on_body(self, body: bytes) -> None:
         cycle, limits = self.cycle, self.limits
-        self._moved = True
+        self._arrival.moved = True
         self._chunks += 1
         self._chunk_bytes += len(body)
         if self._chunks > limits.chunks_free and (
@@ -295,11 +295,11 @@ class GuardedProtocol(HttpToolsProtocol):
         self._in_head = True
         self._head_bytes = 0
         self._head_bound = self._packet
-        if self._body_timer is not None:
-            self._body_timer.cancel()
-            self._body_timer = None
+        self._arrival.end()
         if self.cycle is not None and not self.cycle.response_complete:
             self.cycle.end_body()
+        else:
+            self._idleness.begin()
         # A big body paused it, and a client that leaves must be noticed.
         if self.flow.read_paused:
             self.flow.resume_reading()
@@ -319,19 +319,12 @@ class GuardedProtocol(HttpToolsProtocol):
             return
         self._idleness.begin()
 
-    def _body_late(self) -> None:
-        self._body_timer = None
-        if self.transport.is_closing():
-            return
-        now = self.loop.time()
+    def _backed_up(self) -> bool:
         unread = 0 if self.cycle is None else self.cycle.unread
-        if self.flow.read_paused or unread > HIGH_WATER_LIMIT:
-            self._body_moved = now
-        wait = self._body_moved + self.limits.body_gap_seconds - now
-        if wait > 0.001:
-            self._body_timer = self.loop.call_later(wait, self._body_late)
-        else:
-            self._refuse(408, "The request body did not arrive in time.")
+        return self.flow.read_paused or unread > HIGH_WATER_LIMIT
+
+    def _body_late(self) -> None:
+        self._refuse(408, "The request body did not arrive in time.")
 
     def pause_writing(self) -> None:
         super().pause_writing()
@@ -339,7 +332,11 @@ class GuardedProtocol(HttpToolsProtocol):
 
     def resume_writing(self) -> None:
         super().resume_writing()
-        self._write_stall.end()
+        self._write_stall.resume(self.transport)
+
+    def close(self) -> None:
+        """Close once what was written is sent; a client that does not take it is cut."""
+        self._write_stall.close(self.transport)
 
     def shutdown(self) -> None:
         """Close after the answer that is under way; what comes until the connection is closed gets a last one.
@@ -377,14 +374,17 @@ class GuardedProtocol(HttpToolsProtocol):
             self._ignore_the_rest()
             return
         cycle = self.cycle
-        if cycle is not None and cycle.response_started and not cycle.response_complete:
-            self.transport.abort()
+        if cycle is not None and not self._in_head and cycle.response_started:
+            if cycle.response_complete:
+                self.close()
+            else:
+                self.transport.abort()
             return
         if cycle is not None and not cycle.response_complete:
             cycle.tell()
         error = self._refusal or InvalidRequestError(msg)
         self.transport.write(refusal(error, self.headers, self._begun))
-        self.transport.close()
+        self.close()
 
 
 def guarded(limits: Limits) -> type[GuardedProtocol]:

@@ -27,7 +27,7 @@ def wrong_line(method: bytes, target: bytes, version: str) -> str | None:
     return None
 
 
-def wrong_fields(headers: Headers, fields: Fields) -> str | None:
+def wrong_fields(version: str, headers: Headers, fields: Fields) -> str | None:
     """Return why headers are refused, or None; `fields` has one value of each."""
     doubled = len(fields) != len(headers)
     if b"host" not in fields or (doubled and len(_values(headers, b"host")) > 1):
@@ -36,6 +36,8 @@ def wrong_fields(headers: Headers, fields: Fields) -> str | None:
         codings = [value.strip().lower() for value in _values(headers, b"transfer-encoding")]
         if codings != [b"chunked"]:
             return "The only transfer coding understood is chunked."
+        if version == "1.0":
+            return "HTTP/1.0 has no transfer codings."
     return None
 
 

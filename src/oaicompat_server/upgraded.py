@@ -52,7 +52,7 @@ class UpgradedProtocol(WSProtocol):
         except (LocalProtocolError, UnicodeError):
             if not (self.handshake_complete or self.transport.is_closing()):
                 self.transport.write(_UNREADABLE)
-            self.transport.close()
+            self._write_stall.close(self.transport)
 
     def handle_ping(self, event: Ping) -> None:
         """Answer a ping, unless the client does not read: its pongs would pile up in memory."""
@@ -64,7 +64,7 @@ class UpgradedProtocol(WSProtocol):
         self._write_stall.begin(self.transport)
 
     def resume_writing(self) -> None:
-        self._write_stall.end()
+        self._write_stall.resume(self.transport)
         super().resume_writing()
 
     def shutdown(self) -> None:

@@ -58,6 +58,9 @@ class Line:
         self.tasks: set[asyncio.Task[None]] = set()
         self.completed = 0
 
+    def close(self) -> None:
+        self.wire.close()
+
     def on_response_complete(self) -> None:
         self.completed += 1
 

@@ -27,7 +27,7 @@ GET = b"GET /x HTTP/1.1\r\nHost: a\r\n\r\n"
 
 
 async def _app(scope: Scope, receive: Receive, send: Send) -> None:
-    """Read the body, then answer its length; `/slow` waits, `/flood` never ends."""
+    """Read the body, then answer its length; `/slow` waits, `/flood` never ends, `/early` reads nothing."""
     if scope["type"] == "lifespan":
         await receive()
         await send({"type": "lifespan.startup.complete"})
@@ -35,7 +35,7 @@ async def _app(scope: Scope, receive: Receive, send: Send) -> None:
         await send({"type": "lifespan.shutdown.complete"})
         return
     size = 0
-    while True:
+    while scope["path"] != "/early":
         message = await receive()
         if message["type"] == "http.disconnect":
             return
@@ -174,6 +174,7 @@ def test_body_that_moves_is_given_time(served: Serving) -> None:
         (b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", 400),
         (b"POST /x HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: gzip, chunked\r\n\r\n0\r\n\r\n", 400),
         (b"POST /x HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: gzip\r\n\r\n", 400),
+        (b"POST /x HTTP/1.0\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n", 400),
         (b"POST /x HTTP/1.1\r\nHost: a\r\nContent-Length: 1\r\nTransfer-Encoding: chunked\r\n\r\n0", 400),
         (b"POST /x HTTP/1.1\r\nHost: a\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\nx", 400),
         (b"POST /x HTTP/1.1\r\nHost: a\r\nContent-Length: -1\r\n\r\n", 400),
@@ -324,3 +325,111 @@ def test_an_upgrade_behind_an_unanswered_request_leaves_that_one_its_answer(
         reply = _until_closed(plug)[0]
     assert _status(reply) == 200
     assert reply.count(b"HTTP/1.1 ") == 1
+
+
+CHUNKED = b"POST %b HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n"
+EARLY = b"GET /early HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n\r\n"
+
+
+@pytest.fixture
+def soon_idle(served: Serving, monkeypatch: pytest.MonkeyPatch) -> Serving:
+    """The server, which closes connections that begin now after 0.4 s without a request."""
+    monkeypatch.setattr(served.server.config, "timeout_keep_alive", 0.4)
+    return served
+
+
+def test_a_connection_whose_body_ends_after_its_answer_is_idle(soon_idle: Serving) -> None:
+    with _connect(soon_idle) as plug:
+        plug.sendall(EARLY)
+        assert _status(plug.recv(65536)) == 200
+        plug.sendall(b"hello")
+        assert _until_closed(plug)[1] < 1.5
+
+
+def test_a_request_behind_a_late_body_is_given_its_time(soon_idle: Serving) -> None:
+    with _connect(soon_idle) as plug:
+        plug.sendall(EARLY)
+        assert _status(plug.recv(65536)) == 200
+        plug.sendall(b"hello" + GET.replace(b"/x", b"/slow"))
+        assert _until_closed(plug)[0].count(b"200 OK") == 1
+
+
+@pytest.mark.parametrize("rest", [b"", b"he"])
+def test_a_body_that_never_comes_has_no_second_answer(served: Serving, rest: bytes) -> None:
+    with _connect(served) as plug:
+        plug.sendall(EARLY)
+        assert _status(plug.recv(65536)) == 200
+        plug.sendall(rest)
+        assert _until_closed(plug)[0] == b""
+
+
+@pytest.mark.parametrize("begin", [b"0\r\nX: ", b"5;a="])
+@pytest.mark.parametrize(("path", "status"), [(b"/x", 431), (b"/early", 200)])
+def test_what_is_around_a_body_has_its_bound(
+    served: Serving, begin: bytes, path: bytes, status: int
+) -> None:
+    with _connect(served) as plug:
+        plug.sendall(CHUNKED % path + begin)
+        sent = 0
+        with contextlib.suppress(ConnectionError):
+            while sent < 200_000:
+                plug.sendall(b"x" * 1000)
+                sent += 1000
+                time.sleep(0.001)
+        assert sent < 100_000
+        reply = _until_closed(plug)[0]
+    assert reply.count(b"HTTP/1.1 ") <= 1
+    assert _status(reply) in (0, status)
+
+
+def test_no_byte_of_a_body_pays_for_much_around_it(served: Serving) -> None:
+    with _connect(served) as plug:
+        plug.sendall(CHUNKED % b"/x")
+        sent = 0
+        with contextlib.suppress(ConnectionError):
+            for sent in range(300):  # noqa: B007
+                plug.sendall(b"1;" + b"a" * 1000 + b"\r\nx\r\n")
+                time.sleep(0.002)
+        assert sent < 200
+
+
+def test_nothing_is_said_to_http_1_0_before_its_answer(served: Serving) -> None:
+    with _connect(served) as plug:
+        plug.sendall(
+            b"POST /x HTTP/1.0\r\nHost: a\r\nExpect: 100-continue\r\nContent-Length: 2\r\n\r\n"
+        )
+        time.sleep(0.1)
+        plug.sendall(b"ok")
+        assert _status(_until_closed(plug)[0]) == 200
+
+
+@pytest.mark.parametrize(
+    "last", [b"", GET[:-2] + b"Connection: close\r\n\r\n", b"nonsense\r\n\r\n", None]
+)
+def test_a_connection_is_closed_though_its_client_takes_nothing(
+    soon_idle: Serving, last: bytes | None
+) -> None:
+    connections = soon_idle.server.server_state.connections
+    assert not connections
+    with socket.socket() as plug:
+        plug.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 2304)
+        plug.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        plug.connect(("127.0.0.1", soon_idle.port))
+        plug.sendall(GET)
+        assert _status(plug.recv(65536)) == 200
+        transport = next(iter(connections)).transport
+        transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4608)
+        for _ in range(3000):
+            plug.sendall(GET)
+            time.sleep(0.001)
+            if transport.get_write_buffer_size() > 1000:
+                break
+        assert 0 < transport.get_write_buffer_size() < 65536
+        if last is None:
+            plug.shutdown(socket.SHUT_WR)
+        else:
+            plug.sendall(last)
+        until = time.monotonic() + 3
+        while connections and time.monotonic() < until:
+            time.sleep(0.02)
+        assert not connections

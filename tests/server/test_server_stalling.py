@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from oaicompat_server.stalling import Idleness
+from oaicompat_server.stalling import Idleness, WriteStall
 
 
 class Plug(asyncio.Transport):
@@ -18,6 +18,12 @@ class Plug(asyncio.Transport):
 
     def close(self) -> None:
         self.closed = time.monotonic()
+
+    def is_closing(self) -> bool:
+        return bool(self.closed)
+
+    def get_write_buffer_size(self) -> int:
+        return 0
 
 
 SECONDS = 0.2
@@ -29,7 +35,7 @@ async def idle(
     """Begin to be idle and be busy again at these times; return when it was closed, after how many timers."""
     loop = asyncio.get_running_loop()
     plug = Plug()
-    idleness = Idleness(loop, plug, SECONDS)
+    idleness = Idleness(loop, plug, WriteStall(loop, SECONDS), SECONDS)
     timers = 0
     call_later = loop.call_later
 
