@@ -6,7 +6,7 @@ import contextlib
 import json
 import socket
 import time
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 
 import anyio
 import pytest
@@ -403,6 +403,13 @@ def test_nothing_is_said_to_http_1_0_before_its_answer(served: Serving) -> None:
         assert _status(_until_closed(plug)[0]) == 200
 
 
+def _until_none(connections: Collection[object]) -> None:
+    until = time.monotonic() + 3
+    while connections and time.monotonic() < until:
+        time.sleep(0.02)
+    assert not connections
+
+
 @pytest.mark.parametrize(
     "last", [b"", GET[:-2] + b"Connection: close\r\n\r\n", b"nonsense\r\n\r\n", None]
 )
@@ -410,7 +417,7 @@ def test_a_connection_is_closed_though_its_client_takes_nothing(
     soon_idle: Serving, last: bytes | None
 ) -> None:
     connections = soon_idle.server.server_state.connections
-    assert not connections
+    _until_none(connections)
     with socket.socket() as plug:
         plug.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 2304)
         plug.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
@@ -429,7 +436,4 @@ def test_a_connection_is_closed_though_its_client_takes_nothing(
             plug.shutdown(socket.SHUT_WR)
         else:
             plug.sendall(last)
-        until = time.monotonic() + 3
-        while connections and time.monotonic() < until:
-            time.sleep(0.02)
-        assert not connections
+        _until_none(connections)

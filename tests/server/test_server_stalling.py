@@ -15,6 +15,8 @@ class Plug(asyncio.Transport):
     def __init__(self) -> None:
         super().__init__()
         self.closed = 0.0
+        self.aborted = 0.0
+        self.unsent = 0
 
     def close(self) -> None:
         self.closed = time.monotonic()
@@ -23,7 +25,10 @@ class Plug(asyncio.Transport):
         return bool(self.closed)
 
     def get_write_buffer_size(self) -> int:
-        return 0
+        return self.unsent
+
+    def abort(self) -> None:
+        self.aborted = time.monotonic()
 
 
 SECONDS = 0.2
@@ -74,3 +79,36 @@ def test_requests_in_a_row_share_a_timer() -> None:
 def test_it_is_not_closed_while_a_request_runs_or_once_it_is_over() -> None:
     assert asyncio.run(idle(0.0, busy=(0.1,)))[0] == 0
     assert asyncio.run(idle(0.0, ended=True))[0] == 0
+
+
+@pytest.mark.parametrize(
+    ("unsent", "resumed", "cut"), [(4096, False, True), (4096, True, True), (0, False, False)]
+)
+def test_what_is_unsent_at_a_close_has_its_time(unsent: int, resumed: bool, cut: bool) -> None:
+    async def run() -> Plug:
+        plug = Plug()
+        plug.unsent = unsent
+        stall = WriteStall(asyncio.get_running_loop(), SECONDS)
+        stall.close(plug)
+        if resumed:
+            stall.resume(plug)
+        await asyncio.sleep(1.5 * SECONDS)
+        stall.end()
+        return plug
+
+    plug = asyncio.run(run())
+    assert plug.closed
+    assert bool(plug.aborted) is cut
+
+
+def test_a_client_that_takes_enough_again_is_not_watched() -> None:
+    async def run() -> Plug:
+        plug = Plug()
+        plug.unsent = 70_000
+        stall = WriteStall(asyncio.get_running_loop(), SECONDS)
+        stall.begin(plug)
+        stall.resume(plug)
+        await asyncio.sleep(1.5 * SECONDS)
+        return plug
+
+    assert not asyncio.run(run()).aborted
