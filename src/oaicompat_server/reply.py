@@ -14,6 +14,7 @@ import httptools
 from oaicompat_server.connection import header_map
 
 HEAD_BYTES = 64 * 1024
+_MOST_DIGITS = 20
 INTERIM_REPLIES = 16
 _WITHOUT_BODY = frozenset({204, 304})
 
@@ -120,7 +121,9 @@ class ReplyParser:
     def _check_length(self, headers: Mapping[str, str]) -> None:
         """Refuse a reply whose body would have two lengths, or one that is not understood."""
         length, coding = headers.get("content-length"), headers.get("transfer-encoding")
-        if length is not None and (coding is not None or "," in length):
+        if length is not None and (
+            coding is not None or "," in length or len(length) > _MOST_DIGITS
+        ):
             raise httpcore.RemoteProtocolError
         if coding is not None and coding.lower() != "chunked":
             raise httpcore.RemoteProtocolError

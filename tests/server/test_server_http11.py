@@ -86,6 +86,7 @@ BAD = {
     "another coding": OK + b"Transfer-Encoding: gzip, chunked\r\n\r\n0\r\n\r\n",
     "a coding without chunks": OK + b"Transfer-Encoding: gzip\r\n\r\nabc",
     "negative length": OK + b"Content-Length: -3\r\n\r\nabc",
+    "a length of thousands of digits": OK + b"Content-Length: " + b"0" * 5000 + b"3\r\n\r\nabc",
     "bad chunk": OK + b"Transfer-Encoding: chunked\r\n\r\nzz\r\nabc",
     "bare line feeds": b"HTTP/1.1 200 OK\nContent-Length: 3\n\nabc",
     "switched protocol": b"HTTP/1.1 101 Switching\r\nConnection: upgrade\r\nUpgrade: x\r\n\r\n",
