@@ -14,6 +14,7 @@ from msgspec import Struct
 from oaicompat.errors import InvalidRequestError, OaicompatError
 from oaicompat_server.admission import overloaded
 from oaicompat_server.framing import Fields, Message, Receive
+from oaicompat_server.limits import LENGTH_DIGITS
 
 FREE_SECONDS = 60.0
 """How long any body may take; a longer one has more, at 100 kB/s."""
@@ -21,9 +22,6 @@ FREE_SECONDS = 60.0
 _SLOWEST = 100_000.0
 _FREE_BYTES = 64 * 1024
 """Bodies up to this are not counted: the server's own buffer of a connection holds as much."""
-
-_MOST_DIGITS = 20
-"""No length has more that is no longer than 64 bits; Python reads no number of thousands of them."""
 
 _UNPARSABLE = (
     "We could not parse the JSON body of your request. (HINT: This likely means you aren't using your HTTP "
@@ -109,7 +107,7 @@ def check_headers(fields: Fields, limit: int) -> int:
     if kind != b"application/json" and not _is_json(kind or b""):
         raise InvalidRequestError("Content-Type must be application/json.", status=415)
     told = fields.get(b"content-length")
-    if told is not None and len(told) > _MOST_DIGITS:
+    if told is not None and len(told) > LENGTH_DIGITS:
         raise InvalidRequestError("The Content-Length has too many digits.")
     length = int(told) if told is not None and told.isdigit() else 0
     if length > limit:

@@ -7,6 +7,9 @@ from __future__ import annotations
 
 from msgspec import Struct
 
+LENGTH_DIGITS = 20
+"""No Content-Length has more that is no longer than 64 bits; Python reads no number of thousands of them."""
+
 
 class Limits(Struct, frozen=True):
     """Deadlines in seconds, sizes in bytes, and counts."""

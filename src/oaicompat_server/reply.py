@@ -12,9 +12,9 @@ import httpcore
 import httptools
 
 from oaicompat_server.connection import header_map
+from oaicompat_server.limits import LENGTH_DIGITS
 
 HEAD_BYTES = 64 * 1024
-_MOST_DIGITS = 20
 INTERIM_REPLIES = 16
 _WITHOUT_BODY = frozenset({204, 304})
 
@@ -122,7 +122,7 @@ class ReplyParser:
         """Refuse a reply whose body would have two lengths, or one that is not understood."""
         length, coding = headers.get("content-length"), headers.get("transfer-encoding")
         if length is not None and (
-            coding is not None or "," in length or len(length) > _MOST_DIGITS
+            coding is not None or "," in length or len(length) > LENGTH_DIGITS
         ):
             raise httpcore.RemoteProtocolError
         if coding is not None and coding.lower() != "chunked":

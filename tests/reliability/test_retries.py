@@ -300,7 +300,7 @@ async def shared_rest(jump: float) -> float:
     spend(first, 0, rate(60), only=a)
     await Sharing(first, store).exchange(0, 1e9)
     await Sharing(second, store).exchange(0, 1e9 + jump)
-    return second.earliest(0, M) or 0.0
+    return second.outlook(0, M).wait or 0.0
 
 
 @pytest.mark.parametrize("jump", [DAY, -DAY, 30 * DAY, -30 * DAY])

@@ -129,8 +129,8 @@ def test_cooldown_belongs_to_one_credential_and_one_model() -> None:
     assert taken(pool, 29.9, exclude={B}) == ""
     assert taken(pool, 30.0, exclude={B}) == "a"
     spend(pool, 1, failure("rate", 429, retry_after=10), only=B)
-    assert pool.earliest(2, M) == 9
-    assert pool.earliest(2, "other") == 0
+    assert pool.outlook(2, M).wait == 9
+    assert pool.outlook(2, "other").wait == 0
 
 
 def test_a_quota_group_rests_as_one() -> None:
@@ -160,13 +160,13 @@ def test_cooldown_grows_by_steps_and_success_resets_it() -> None:
     now = 0.0
     for _ in range(6):
         spend(pool, now, failure("rate", 429), only=A)
-        waits.append(pool.earliest(now, M))
+        waits.append(pool.outlook(now, M).wait)
         now += 100
     assert waits == [5, 15, 30, 60, 60, 60]
     spend(pool, now, None, only=A)
-    assert pool.earliest(now, M) == 0
+    assert pool.outlook(now, M).wait == 0
     spend(pool, now, failure("rate", 429), only=A)
-    assert pool.earliest(now, M) == 5
+    assert pool.outlook(now, M).wait == 5
 
 
 def test_what_failed_together_is_one_failure() -> None:
@@ -175,7 +175,7 @@ def test_what_failed_together_is_one_failure() -> None:
     for lease in held:
         assert lease is not None
         lease.report(1, failure("rate", 429))
-    assert pool.earliest(1, M) == 5
+    assert pool.outlook(1, M).wait == 5
 
 
 def test_a_success_that_began_before_the_limit_does_not_lift_it() -> None:
@@ -185,7 +185,7 @@ def test_a_success_that_began_before_the_limit_does_not_lift_it() -> None:
     assert other is not None
     other.report(1, LONG)
     early.report(2, None)
-    assert pool.earliest(2, M) == 29
+    assert pool.outlook(2, M).wait == 29
 
 
 @pytest.mark.parametrize("wait", [0.0, -1.0, 1e9, math.nan, math.inf, -math.inf])
@@ -193,7 +193,7 @@ def test_a_success_that_began_before_the_limit_does_not_lift_it() -> None:
 def test_any_wait_is_bounded(cause: str, wait: float) -> None:
     pool = Pool([A])
     spend(pool, 0, failure(cause, 429, retry_after=wait), only=A)
-    earliest = pool.earliest(0, M)
+    earliest = pool.outlook(0, M).wait
     assert earliest is not None
     assert 0 <= earliest <= DAY
 
@@ -201,9 +201,9 @@ def test_any_wait_is_bounded(cause: str, wait: float) -> None:
 def test_regression_a_spent_day_rests_longer_than_its_retry_info_says() -> None:
     pool = Pool([A])
     spend(pool, 0, quota(2), only=A)
-    assert pool.earliest(0, M) == 60
+    assert pool.outlook(0, M).wait == 60
     spend(pool, 100, quota(40_000), only=A)
-    assert pool.earliest(100, M) == 40_000
+    assert pool.outlook(100, M).wait == 40_000
 
 
 @pytest.mark.parametrize("cause", ["permission", "model_permission"])
@@ -216,7 +216,7 @@ def test_regression_a_denial_rests_one_credential_for_one_model_and_longer_each_
     assert taken(pool, 1) == ""
     assert {taken(pool, 1, "other") for _ in range(2)} == {"a", "b"}
     assert not pool.all_refused
-    assert pool.earliest(0, M) is None
+    assert pool.outlook(0, M).wait is None
     now = 0.0
     for rest in (300, 1800, 7200, 21600, 21600):
         assert taken(pool, now + rest - 1) == ""
@@ -297,7 +297,7 @@ def test_refused_credential_is_out_until_reset() -> None:
     assert not pool.all_refused
     spend(pool, 0, failure("credential", 401), only=B)
     assert pool.all_refused
-    assert pool.earliest(0, M) is None
+    assert pool.outlook(0, M).wait is None
     assert pool.outlook(0, M).refused == 2
     pool.reset(model=M)
     assert pool.all_refused
@@ -365,7 +365,7 @@ def test_law_a_lease_is_usable_and_none_means_none_is(
         if lease is not None:
             with lease:
                 lease.report(now, failure(cause) if cause else None)
-        earliest = pool.earliest(now, M)
+        earliest = pool.outlook(now, M).wait
         assert (taken(pool, now) != "") == (earliest == 0)
         if earliest:
             assert taken(pool, now + earliest + 1e-6) != ""

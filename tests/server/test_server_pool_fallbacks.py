@@ -113,7 +113,7 @@ def test_a_model_that_is_missing_goes_on_to_the_next_and_is_told_at_last() -> No
         call.failed(0, MISSING)
         with pytest.raises(ModelNotFoundError):
             call.delay(0)
-    assert pool.earliest(0, "m") == 0
+    assert pool.outlook(0, "m").wait == 0
 
 
 def test_a_clients_own_fault_goes_on_nowhere() -> None:

@@ -65,7 +65,7 @@ class PoolMachine(RuleBasedStateMachine):
     @rule(model=st.sampled_from(MODELS), sticky=st.sampled_from(["", "x", "y"]))
     def acquire(self, model: str, sticky: str) -> None:
         ready = [each for each in CREDENTIALS if self.ready(each, model)]
-        assert (self.pool.earliest(self.now, model) == 0) == bool(ready)
+        assert (self.pool.outlook(self.now, model).wait == 0) == bool(ready)
         seen = self.pool.peek(self.now, Wanted(model, sticky=sticky))
         lease = self.pool.lease(self.now, Wanted(model, sticky=sticky))
         assert (lease is None) == (not ready), (lease, ready)
@@ -206,15 +206,15 @@ class OverloadMachine(RuleBasedStateMachine):
         lease = self.pool.lease(self.now, Wanted("m", retrying=retrying))
         assert lease is not None or not retrying
         if lease is None:
-            wait = self.pool.earliest(self.now, "m")
+            wait = self.pool.outlook(self.now, "m").wait
             assert wait is not None
             assert 0 < wait <= 30
             return
         with lease:
             self.ended(errors.get(status))(lease)
         if not status:
-            assert self.pool.earliest(self.now, "m") == 0
-        assert self.pool.earliest(self.now, "n") == 0
+            assert self.pool.outlook(self.now, "m").wait == 0
+        assert self.pool.outlook(self.now, "n").wait == 0
 
     @rule(seconds=SECONDS)
     def wait(self, seconds: float) -> None:

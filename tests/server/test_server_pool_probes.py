@@ -36,7 +36,7 @@ def test_a_probe_that_fails_rests_longer_and_one_that_is_abandoned_passes_on() -
     assert probe is not None
     probe.report(6, failure("rate", 429))
     probe.release()
-    assert pool.earliest(6, M) == 15
+    assert pool.outlook(6, M).wait == 15
     assert taken(pool, 20.9) == ""
     assert taken(pool, 21) == "a"
 
@@ -60,19 +60,19 @@ def test_a_shorter_wait_takes_nothing_from_a_longer_one() -> None:
     for lease, wait in ((first, 30), (second, 6)):
         assert lease is not None
         lease.report(0, failure("rate", 429, retry_after=wait))
-    assert pool.earliest(0, M) == 30
+    assert pool.outlook(0, M).wait == 30
 
 
 def test_a_wait_that_is_no_number_is_none() -> None:
     pool = Pool([A])
     spend(pool, 0, failure("rate", 429, retry_after=math.nan), only=A)
-    assert pool.earliest(0, M) == 5
+    assert pool.outlook(0, M).wait == 5
 
 
 def test_a_probe_that_runs_for_long_has_passed() -> None:
     pool = Pool([A])
     spend(pool, 0, failure("rate", 429), only=A)
     assert pool.lease(5, Wanted(M)) is not None
-    assert pool.earliest(6, M) == 4
+    assert pool.outlook(6, M).wait == 4
     assert taken(pool, 9.9) == ""
     assert taken(pool, 10) == "a"

@@ -100,7 +100,7 @@ def test_what_rests_goes_on_in_another_pool() -> None:
     other = Pool([B, A, credential("new")])
     other.adopt(pool.export(101), 5000)
     assert taken(other, 5001, only=A) == taken(other, 5001, only=B) == ""
-    assert other.earliest(5000, "busy") == 1
+    assert other.outlook(5000, "busy").wait == 1
     assert taken(other, 5001, only=A, model="denied") == "a"
     assert taken(other, 5028, only=A) == ""
     assert taken(other, 5029, only=A) == "a"
@@ -115,11 +115,11 @@ def test_adopting_makes_a_rest_longer_and_never_shorter_and_goes_on_counting() -
     (row,) = pool.export(10)
     spend(other, 0, LONG, only=A)
     other.adopt([row], 0)
-    assert other.earliest(0, M) == 30
+    assert other.outlook(0, M).wait == 30
     other.adopt([structs.replace(row, rest=40.0)], 0)
-    assert other.earliest(0, M) == 40
+    assert other.outlook(0, M).wait == 40
     spend(other, 40, failure("rate", 429), only=A)
-    assert other.earliest(40, M) == 30
+    assert other.outlook(40, M).wait == 30
 
 
 def test_rows_of_nobody_and_rows_that_are_over_are_left_out() -> None:
@@ -130,7 +130,7 @@ def test_rows_of_nobody_and_rows_that_are_over_are_left_out() -> None:
     other.adopt([structs.replace(row, key="somebody"), structs.replace(row, rest=0.0)], 0)
     assert other.status(0)["cells"] == []
     other.adopt([structs.replace(row, rest=1e12)], 0)
-    assert other.earliest(0, M) == 24 * 3600
+    assert other.outlook(0, M).wait == 24 * 3600
     assert pool.export(31) == ()
 
 
@@ -183,7 +183,7 @@ def test_pools_that_share_a_store_rest_together() -> None:
         spend(second, 702, failure("rate", 429, retry_after=60), only=A)
         await two.exchange(702, 1e9 + 3)
         await one.exchange(3, 1e9 + 3)
-        assert first.earliest(3, M) == 0
+        assert first.outlook(3, M).wait == 0
         assert taken(first, 62, only=A) == ""
         await one.reset()
         assert taken(first, 4, only=A) == "a"

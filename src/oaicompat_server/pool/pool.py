@@ -153,10 +153,6 @@ class Pool:
         wait, reason = best or (None, denied)
         return Outlook(len(allowed), refused, wait, reason)
 
-    def earliest(self, now: float, model: str) -> float | None:
-        """Return how many seconds until a credential is usable for `model`; None: no wait is known to help."""
-        return self.outlook(now, model).wait
-
     def status(self, now: float) -> dict[str, Any]:
         """Return what is known as plain data without secrets, seconds counted from `now`."""
         return describe(now, self._slots, self._cells, self.retries.taken)
