@@ -18,6 +18,7 @@ from uvicorn.protocols.http.flow_control import HIGH_WATER_LIMIT, FlowControl
 
 from oaicompat.dialects.chat import encode_error
 from oaicompat.errors import OaicompatError
+from oaicompat_server.corking import Cork
 from oaicompat_server.framing import (
     BODY_FOLLOWS,
     CLOSE,
@@ -58,6 +59,7 @@ class Connection(Protocol):
     """What a cycle uses of the connection that it is on."""
 
     loop: asyncio.AbstractEventLoop
+    cork: Cork
     transport: asyncio.Transport
     flow: FlowControl
     tasks: set[asyncio.Task[None]]
@@ -149,7 +151,7 @@ class Cycle(Leaving):
         connection = self._connection
         if self._expecting and not connection.transport.is_closing():
             self._expecting = False
-            connection.transport.write(_INTERIM)
+            connection.cork.write(connection.loop, connection.transport, _INTERIM)
         if not (self.gone or self.response_complete):
             if connection.flow.read_paused:
                 connection.flow.resume_reading()
@@ -238,7 +240,8 @@ class Cycle(Leaving):
         if self._held:
             body, self._held = self._held + body, b""
         if body:
-            self._connection.transport.write(body)
+            connection = self._connection
+            connection.cork.write(connection.loop, connection.transport, body)
         if more:
             return
         if self._left_to_send:
@@ -252,7 +255,8 @@ class Cycle(Leaving):
     def _release(self) -> None:
         if self._held:
             head, self._held = self._held, b""
-            self._connection.transport.write(head)
+            connection = self._connection
+            connection.cork.write(connection.loop, connection.transport, head)
 
     async def _run(self, app: App, scope: Scope) -> None:
         try:

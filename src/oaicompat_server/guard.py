@@ -19,6 +19,7 @@ from uvicorn.protocols.http.flow_control import HIGH_WATER_LIMIT
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from oaicompat.errors import InvalidRequestError, OaicompatError
+from oaicompat_server.corking import cork_of
 from oaicompat_server.cuts import shutting_down
 from oaicompat_server.cycle import Cycle, refusal
 from oaicompat_server.framing import Scope
@@ -51,6 +52,7 @@ class GuardedProtocol(HttpToolsProtocol):
 
     def __init__(self, *arguments: Any, **named: Any) -> None:
         super().__init__(*arguments, **named)
+        self.cork = cork_of(self.loop)
         self.url = b""
         self.headers = []
         self._refusal: OaicompatError | None = None
@@ -123,6 +125,7 @@ class GuardedProtocol(HttpToolsProtocol):
             self.close()
             return False
         last.keep_alive = False
+        self.cork.pull()
         self._presence = Presence(self.loop, self.transport, self.transport.abort)
         return True
 
@@ -171,6 +174,7 @@ class GuardedProtocol(HttpToolsProtocol):
             return head + rest
         if self._upgrading:
             self._end_timers()
+            self.cork.pull()
             self.handle_websocket_upgrade()
             if rest:
                 self.transport.get_protocol().data_received(rest)  # type: ignore[attr-defined]
@@ -383,6 +387,7 @@ class GuardedProtocol(HttpToolsProtocol):
         if cycle is not None and not cycle.response_complete:
             cycle.tell()
         error = self._refusal or InvalidRequestError(msg)
+        self.cork.pull()
         self.transport.write(refusal(error, self.headers, self._begun))
         self.close()
 

@@ -17,6 +17,7 @@ from typing import Any, cast
 import anyio
 import httpcore
 
+from oaicompat_server.corking import cork_of
 from oaicompat_server.resolver import Resolver
 
 _HIGH_WATER = 512 * 1024
@@ -39,6 +40,7 @@ class AsyncioStream(asyncio.Protocol, httpcore.AsyncNetworkStream):
 
     def __init__(self) -> None:
         self._loop = asyncio.get_running_loop()
+        self._cork = cork_of(self._loop)
         self._transport: asyncio.Transport | None = None
         self._pieces: list[bytes] = []
         self._size = 0
@@ -89,7 +91,7 @@ class AsyncioStream(asyncio.Protocol, httpcore.AsyncNetworkStream):
         transport = self._transport
         if transport is None or self._lost or transport.is_closing():
             raise httpcore.WriteError
-        transport.write(data)
+        self._cork.write(self._loop, transport, data)
         return self._sent(seconds) if self._writing_paused else None
 
     def allow(self, seconds: float | None) -> None:

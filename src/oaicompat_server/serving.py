@@ -26,6 +26,7 @@ import uvicorn
 
 from oaicompat_server.accepting import Accepting
 from oaicompat_server.auth import App
+from oaicompat_server.corking import cork_of
 from oaicompat_server.descriptors import connection_cap, raise_descriptor_limit
 from oaicompat_server.guard import GuardedProtocol, guarded
 from oaicompat_server.limits import Limits
@@ -142,6 +143,7 @@ class Server(uvicorn.Server):
     async def _hang_up(self, seconds: float) -> None:
         """Close every connection, those with something unsent after `seconds`, and end what still runs."""
         connections, tasks = self.server_state.connections, self.server_state.tasks
+        cork_of(asyncio.get_running_loop()).pull()
         for connection in list(connections):
             connection.transport.close()
         await self._wait(lambda: len(connections), seconds)

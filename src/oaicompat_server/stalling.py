@@ -10,6 +10,8 @@ import asyncio
 import time
 from collections.abc import Callable
 
+from oaicompat_server.corking import cork_of
+
 _SLOWEST = 500.0
 
 
@@ -33,6 +35,7 @@ class WriteStall:
 
     def close(self, transport: asyncio.Transport) -> None:
         """Close once what is unsent is taken, for which the client has no longer than for anything else."""
+        cork_of(self._loop).pull()
         if not transport.is_closing() and transport.get_write_buffer_size():
             self.begin(transport)
         transport.close()

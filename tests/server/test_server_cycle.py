@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import logging
 from collections.abc import Awaitable, Callable
 from typing import Any
@@ -13,6 +14,7 @@ from hypothesis import strategies as st
 from uvicorn.protocols.http.flow_control import FlowControl
 from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
 
+from oaicompat_server.corking import Cork
 from oaicompat_server.cycle import Cycle, last_answer
 from oaicompat_server.framing import BODY_FOLLOWS, Message, Receive, Scope, Send, send_body
 
@@ -48,10 +50,11 @@ class Wire(asyncio.Transport):
 
 
 class Line:
-    """The connection of one cycle."""
+    """The connection of one cycle; as its clock goes, every write comes alone."""
 
-    def __init__(self) -> None:
+    def __init__(self, clock: Callable[[], float] | None = None) -> None:
         self.loop = asyncio.get_running_loop()
+        self.cork = Cork(clock or itertools.count().__next__)
         self.wire = Wire()
         self.transport: asyncio.Transport = self.wire
         self.flow = FlowControl(self.transport)
@@ -59,6 +62,7 @@ class Line:
         self.completed = 0
 
     def close(self) -> None:
+        self.cork.pull()
         self.wire.close()
 
     def on_response_complete(self) -> None:
@@ -300,7 +304,7 @@ def test_what_is_sent_is_what_uvicorn_sends(
     messages = [start, *(body(piece, more) for piece, more in pieces)]
 
     async def run() -> None:
-        line = Line()
+        line = Line(float)
         ours = await sent(Cycle(line, scope(method), keep_alive, False), line, messages)
         line = Line()
         made: Any = RequestResponseCycle

@@ -1,0 +1,217 @@
+"""Writes that come close together: each connection's in their order, none lost, none late."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import math
+import socket
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from tests.support.gateway import Serving, serving
+
+from oaicompat_server import corking
+from oaicompat_server.corking import Cork, cork_of
+from oaicompat_server.framing import Receive, Scope, Send, send_body
+
+
+class Line(asyncio.Transport):
+    """Tells its log what is written to it."""
+
+    def __init__(self, name: str, log: list[tuple[str, bytes]]) -> None:
+        super().__init__()
+        self.name = name
+        self.log = log
+        self.closed = False
+
+    def write(self, data: bytes | bytearray | memoryview) -> None:
+        self.log.append((self.name, bytes(data)))
+
+    def is_closing(self) -> bool:
+        return self.closed
+
+
+class Lines:
+    """Two connections and a cork, whose clock stands still unless another one is given."""
+
+    def __init__(self, clock: Callable[[], float] = float) -> None:
+        self.loop = asyncio.get_running_loop()
+        self.log: list[tuple[str, bytes]] = []
+        self.one, self.other = Line("one", self.log), Line("other", self.log)
+        self.cork = Cork(clock)
+
+    def write(self, line: Line, data: bytes) -> None:
+        self.cork.write(self.loop, line, data)
+
+
+def test_a_write_that_comes_alone_goes_at_once() -> None:
+    async def run() -> None:
+        lines = Lines(itertools.count().__next__)
+        for data in (b"a", b"b"):
+            lines.write(lines.one, data)
+            assert lines.log[-1] == ("one", data)
+
+    asyncio.run(run())
+
+
+def test_writes_that_come_together_go_in_a_row_at_the_end_of_the_turn() -> None:
+    async def run() -> None:
+        lines = Lines()
+        lines.write(lines.one, b"a")
+        assert lines.log == [("one", b"a")]
+        lines.write(lines.one, b"b")
+        lines.write(lines.other, b"c")
+        lines.write(lines.one, b"d")
+        assert len(lines.log) == 1
+        await asyncio.sleep(0)
+        assert lines.log[1:] == [("one", b"b"), ("other", b"c"), ("one", b"d")]
+
+    asyncio.run(run())
+
+
+def test_no_write_waits_for_more_than_seven_others() -> None:
+    async def run() -> None:
+        lines = Lines()
+        for number in range(1 + 2 * 8 + 3):
+            lines.write(lines.one, b"%d" % number)
+        assert len(lines.log) == 1 + 2 * 8
+
+    asyncio.run(run())
+
+
+def test_a_large_write_goes_at_once_behind_those_that_wait() -> None:
+    async def run() -> None:
+        lines = Lines()
+        large = bytes(16 * 1024 + 1)
+        for data in (b"a", b"b", large):
+            lines.write(lines.one, data)
+        assert [data for _, data in lines.log] == [b"a", b"b", large]
+
+    asyncio.run(run())
+
+
+def test_what_waits_for_a_connection_that_is_closed_is_dropped_alone() -> None:
+    async def run() -> None:
+        lines = Lines()
+        for line in (lines.one, lines.other, lines.one, lines.other):
+            lines.write(line, b"x")
+        lines.other.closed = True
+        await asyncio.sleep(0)
+        assert lines.log == [("one", b"x"), ("one", b"x")]
+
+    asyncio.run(run())
+
+
+STEPS = st.sampled_from(["one", "other", "pull", "turn", "later"])
+
+
+@given(st.lists(STEPS, max_size=40))
+def test_every_connection_is_written_all_in_its_order(steps: list[str]) -> None:
+    async def run() -> None:
+        now = 0.0
+        lines = Lines(lambda: now)
+        wanted: dict[str, list[bytes]] = {"one": [], "other": []}
+        for number, step in enumerate(steps):
+            match step:
+                case "pull":
+                    lines.cork.pull()
+                case "turn":
+                    await asyncio.sleep(0)
+                case "later":
+                    now += 1
+                case _:
+                    data = b"%d" % number
+                    wanted[step].append(data)
+                    lines.write(lines.one if step == "one" else lines.other, data)
+        await asyncio.sleep(0)
+        for name, pieces in wanted.items():
+            assert [data for line, data in lines.log if line == name] == pieces
+
+    asyncio.run(run())
+
+
+def test_all_who_write_in_a_loop_share_a_cork_that_does_not_outlive_it() -> None:
+    async def run() -> Cork:
+        loop = asyncio.get_running_loop()
+        assert cork_of(loop) is cork_of(loop)
+        return cork_of(loop)
+
+    assert asyncio.run(run()) is not asyncio.run(run())
+    assert len(corking._corks) < 10
+
+
+async def _app(scope: Scope, receive: Receive, send: Send) -> None:
+    if scope["type"] == "http":
+        await receive()
+        if scope["path"] == "/slow":
+            await asyncio.sleep(0.3)
+        await send_body(send, 200, [], b"answered")
+
+
+@pytest.fixture
+def corked(monkeypatch: pytest.MonkeyPatch) -> Iterator[Serving]:
+    """A server to which no write comes alone."""
+    monkeypatch.setattr(corking, "_ALONE_SECONDS", math.inf)
+    with serving(_app) as served:
+        yield served
+
+
+GOOD = b"GET / HTTP/1.1\r\nhost: x\r\n\r\n"
+LAST = b"GET / HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n"
+OLD = b"GET / HTTP/1.0\r\nhost: x\r\n\r\n"
+GARBAGE = b"\x00garbage\r\n\r\n"
+UPGRADE = (
+    b"GET / HTTP/1.1\r\nhost: x\r\nconnection: upgrade\r\nupgrade: websocket\r\n"
+    b"sec-websocket-version: 13\r\n\r\n"
+)
+
+
+@pytest.mark.parametrize(
+    ("sent", "answers"),
+    [(LAST, 1), (OLD, 1), (GOOD + GOOD + LAST, 3), (GOOD + GARBAGE, 1)],
+)
+def test_an_answer_that_waits_is_out_before_its_connection_is_closed(
+    corked: Serving, sent: bytes, answers: int
+) -> None:
+    with socket.create_connection(("127.0.0.1", corked.port), timeout=10) as plug:
+        plug.sendall(sent)
+        reply = b"".join(iter(lambda: plug.recv(65536), b""))
+    assert reply.count(b"HTTP/1.1 200 OK") == reply.count(b"HTTP/1.1") == answers
+    assert reply.endswith(b"answered")
+
+
+@pytest.mark.parametrize(
+    ("before", "work", "after"),
+    [
+        (b"", lambda connection: connection.close(), b""),
+        (b"", lambda connection: connection.data_received(GARBAGE), b"HTTP/1.1 400 "),
+        (b"", lambda connection: connection.data_received(UPGRADE), b"HTTP/1.1 400 "),
+        (LAST.replace(b"/", b"/slow", 1), lambda one: one.eof_received(), b"HTTP/1.1 100 "),
+    ],
+    ids=["closed", "refused", "upgraded", "half closed"],
+)
+def test_what_waits_is_written_before_whatever_else_is_done(
+    corked: Serving, before: bytes, work: Callable[[Any], None], after: bytes
+) -> None:
+    def both() -> None:
+        connection: Any = next(iter(corked.server.server_state.connections))
+        for data in (b"told ", b"waited "):
+            connection.cork.write(corked.loop, connection.transport, data)
+        work(connection)
+
+    with socket.create_connection(("127.0.0.1", corked.port), timeout=10) as plug:
+        plug.sendall(before or GOOD)
+        if not before:
+            assert plug.recv(65536).endswith(b"answered")
+        else:
+            time.sleep(0.1)
+        corked.call(both)
+        reply = b""
+        while len(reply) < len(b"told waited " + after) and (piece := plug.recv(65536)):
+            reply += piece
+    assert reply.startswith(b"told waited " + after)
