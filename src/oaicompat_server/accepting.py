@@ -14,7 +14,7 @@ import socket
 import time
 from collections.abc import Callable
 
-_PAUSE_SECONDS = 1.0
+_PAUSE_SECONDS = 0.1
 _A_SECOND = 1000
 _AT_ONCE = 128
 _EXHAUSTED = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
