@@ -1,19 +1,16 @@
 """Small writes to sockets that come close together, made in a row.
 
-One rule: a write waits for the end of the loop's turn and for at most seven others, never for time; one that
-comes alone does not wait. Each write wakes whoever reads there and gives the processor's caches to the kernel;
-several in a row do so once (uvloop writes at once since 0.22). A connection's own writes keep their order, so
-whatever else is done to it `pull`s first.
+One rule: a write waits for the end of the loop's turn and for at most seven others, never for time. Each write
+wakes whoever reads there and gives the processor's caches to the kernel; several in a row do so once (uvloop
+writes at once since 0.22). A connection's own writes keep their order, so whatever else is done to it `pull`s
+first.
 """
 
 from __future__ import annotations
 
 import asyncio
-import time
-from collections.abc import Callable
 from weakref import WeakKeyDictionary
 
-_ALONE_SECONDS = 0.0005
 _MOST = 8
 """More would save a little more, but answers that come together would be sent together, and stay so."""
 
@@ -22,25 +19,19 @@ _SMALL_BYTES = 16 * 1024
 
 
 class Cork:
-    """The writes of one event loop that wait; `clock` returns seconds, monotonic."""
+    """The writes of one event loop that wait."""
 
-    __slots__ = ("_clock", "_due", "_last", "_waiting")
+    __slots__ = ("_due", "_waiting")
 
-    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
-        self._clock = clock
-        self._last = -_ALONE_SECONDS
+    def __init__(self) -> None:
         self._waiting: list[tuple[asyncio.Transport, bytes]] = []
         self._due = False
 
     def write(
         self, loop: asyncio.AbstractEventLoop, transport: asyncio.Transport, data: bytes
     ) -> None:
-        """Write to an open transport of this loop, now or soon; dropped where it is closed before."""
+        """Write to a transport of this loop by the end of its turn; dropped where it is closed before."""
         waiting = self._waiting
-        last, self._last = self._last, self._clock()
-        if not waiting and self._last - last >= _ALONE_SECONDS:
-            transport.write(data)
-            return
         waiting.append((transport, data))
         if len(waiting) >= _MOST or len(data) > _SMALL_BYTES:
             self.pull()

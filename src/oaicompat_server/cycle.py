@@ -151,7 +151,8 @@ class Cycle(Leaving):
         connection = self._connection
         if self._expecting and not connection.transport.is_closing():
             self._expecting = False
-            connection.cork.write(connection.loop, connection.transport, _INTERIM)
+            connection.cork.pull()
+            connection.transport.write(_INTERIM)
         if not (self.gone or self.response_complete):
             if connection.flow.read_paused:
                 connection.flow.resume_reading()
@@ -255,8 +256,8 @@ class Cycle(Leaving):
     def _release(self) -> None:
         if self._held:
             head, self._held = self._held, b""
-            connection = self._connection
-            connection.cork.write(connection.loop, connection.transport, head)
+            self._connection.cork.pull()
+            self._connection.transport.write(head)
 
     async def _run(self, app: App, scope: Scope) -> None:
         try:

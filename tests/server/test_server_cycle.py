@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import itertools
 import logging
 from collections.abc import Awaitable, Callable
 from typing import Any
@@ -50,11 +49,11 @@ class Wire(asyncio.Transport):
 
 
 class Line:
-    """The connection of one cycle; as its clock goes, every write comes alone."""
+    """The connection of one cycle."""
 
-    def __init__(self, clock: Callable[[], float] | None = None) -> None:
+    def __init__(self) -> None:
         self.loop = asyncio.get_running_loop()
-        self.cork = Cork(clock or itertools.count().__next__)
+        self.cork = Cork()
         self.wire = Wire()
         self.transport: asyncio.Transport = self.wire
         self.flow = FlowControl(self.transport)
@@ -81,6 +80,7 @@ def worked(
     async def run() -> list[bytes]:
         line = Line()
         await work(Cycle(line, scope(), keep_alive, expecting), line)
+        line.cork.pull()
         return line.wire.written
 
     return asyncio.run(run())
@@ -112,6 +112,8 @@ def test_a_head_without_a_body_goes_out_in_the_same_turn() -> None:
 def test_a_whole_reply_leaves_nothing_for_the_next_turn() -> None:
     async def work(cycle: Cycle, line: Line) -> None:
         later: list[object] = []
+        # The turn has an end already, which others wait for as well.
+        line.cork.write(line.loop, Wire(), b"another's")
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(line.loop, "call_soon", later.append)
             await send_body(cycle.send, 200, [], b"body")
@@ -176,6 +178,16 @@ def test_an_interim_answer_goes_out_at_once_and_once() -> None:
         await cycle.send(body(b"body"))
 
     assert worked(work, expecting=True) == [interim, HEAD + b"body"]
+
+
+def test_an_interim_answer_goes_out_behind_what_waits() -> None:
+    async def work(cycle: Cycle, line: Line) -> None:
+        line.cork.write(line.loop, line.wire, b"earlier")
+        cycle.feed(b"hi")
+        await cycle.receive()
+
+    interim = b"HTTP/1.1 100 Continue\r\n\r\n"
+    assert worked(work, expecting=True) == [b"earlier", interim]
 
 
 def test_a_body_that_has_come_is_received_without_a_turn_of_the_loop() -> None:
@@ -304,7 +316,7 @@ def test_what_is_sent_is_what_uvicorn_sends(
     messages = [start, *(body(piece, more) for piece, more in pieces)]
 
     async def run() -> None:
-        line = Line(float)
+        line = Line()
         ours = await sent(Cycle(line, scope(method), keep_alive, False), line, messages)
         line = Line()
         made: Any = RequestResponseCycle
