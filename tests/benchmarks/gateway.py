@@ -28,33 +28,36 @@ BURST_RESPONSE = Scenario("burst response, c=8", STORES, 8, chunks=100, body="re
 def measure(rounds: int) -> dict[str, list[float]]:
     """Print the scenarios and return the figures of budgets 1 to 5."""
     figures = {}
-    answer = _printed(ANSWER, rounds)
+    answer, held = _printed(ANSWER, HELD, rounds=rounds)
     figures["1"] = answer.ratios("gateway", "passc", cost)
-    _printed(AGENT, rounds)
-    held = _printed(HELD, rounds)
     figures["2a"] = held.ratios("gateway", "direct", rate)
-    figures["2b"] = _printed(HELD_MANY, rounds).ratios("gateway", "direct", rate)
+    (many,) = _printed(HELD_MANY, rounds=rounds)
+    figures["2b"] = many.ratios("gateway", "direct", rate)
     both = zip(held.each("gateway", cost), answer.each("gateway", cost), strict=True)
     figures["2c"] = [waiting / alone for waiting, alone in both]
-    figures["3"] = _printed(BURST, rounds).ratios("gateway", "passc", cost)
-    paced = _printed(PACED, rounds)
+    _printed(AGENT, rounds=rounds)
+    (burst,) = _printed(BURST, rounds=rounds)
+    figures["3"] = burst.ratios("gateway", "passc", cost)
+    (paced,) = _printed(PACED, rounds=rounds)
     figures["4a"] = paced.ratios("gateway", "passc", cost)
     figures["4b"] = paced.ratios("gateway", "pass", cost)
-    figures["5"] = _added(_printed(LIGHT, rounds), "gateway", "pass")
+    (light,) = _printed(LIGHT, rounds=rounds)
+    figures["5"] = _added(light, "gateway", "pass")
     return figures
 
 
 def measure_stores(rounds: int) -> dict[str, list[float]]:
     """Print what it costs to keep responses; no budget is about it."""
-    _printed(RESPONSE, rounds)
-    _printed(BURST_RESPONSE, rounds)
+    _printed(RESPONSE, rounds=rounds)
+    _printed(BURST_RESPONSE, rounds=rounds)
     return {}
 
 
-def _printed(scenario: Scenario, rounds: int) -> Taken:
-    taken = take(scenario, rounds)
-    print_taken(taken)
-    return taken
+def _printed(*scenarios: Scenario, rounds: int) -> list[Taken]:
+    every = take(*scenarios, rounds=rounds)
+    for taken in every:
+        print_taken(taken)
+    return every
 
 
 def _added(taken: Taken, name: str, floor: str) -> list[float]:

@@ -45,7 +45,7 @@ def measure(rounds: int) -> dict[str, list[float]]:
     with _compiled(), processes.upstream(0.0, STREAMS.chunks, STREAMS.pace) as behind:
         figures["8a"] = _starts(behind, rounds)
         figures |= _memory(behind, rounds)
-    taken = take(WORKERS, rounds)
+    (taken,) = take(WORKERS, rounds=rounds)
     print_taken(taken)
     figures["10"] = taken.ratios("two workers", "gateway", cost)
     return figures

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Callable
+from contextlib import ExitStack
 from typing import Literal
 
 from msgspec import Struct
 from tests.benchmarks import load, processes, samples
 from tests.benchmarks.load import Measured, Plan
+from tests.benchmarks.processes import Target
 
 _MOST_SPREAD = 1.0
 
@@ -79,17 +81,30 @@ class Taken(Struct):
         return [one / other for one, other in both]
 
 
-def take(scenario: Scenario, rounds: int) -> Taken:
-    """Measure a scenario: each round starts its servers anew and asks them in another order."""
-    taken: dict[str, list[Measured]] = {name: [] for name in scenario.servers}
-    with processes.upstream(scenario.delay, scenario.chunks or 1, scenario.pace) as behind:
+def take(*scenarios: Scenario, rounds: int) -> list[Taken]:
+    """Measure scenarios: each round has all of them, and starts its servers anew in another order.
+
+    Those that are set beside each other belong in one call: a machine that others use is not as fast for long.
+    """
+    every = [Taken(each, {name: [] for name in each.servers}) for each in scenarios]
+    with ExitStack() as running:
+        behind = [
+            running.enter_context(processes.upstream(each.delay, each.chunks or 1, each.pace))
+            for each in scenarios
+        ]
         for number in range(rounds):
-            with processes.servers(scenario.servers, behind) as running:
-                first = number % len(running)
-                for name in (*scenario.servers[first:], *scenario.servers[:first]):
-                    measured = load.measure(running[name], scenario.plan(name))
-                    taken[name].append(measured)
-    return Taken(scenario, taken)
+            for taken, upstream in zip(every, behind, strict=True):
+                _take_round(taken, upstream, number)
+    return every
+
+
+def _take_round(taken: Taken, behind: Target, number: int) -> None:
+    scenario = taken.scenario
+    with processes.servers(scenario.servers, behind) as running:
+        first = number % len(running)
+        for name in (*scenario.servers[first:], *scenario.servers[:first]):
+            measured = load.measure(running[name], scenario.plan(name))
+            taken.rounds[name].append(measured)
 
 
 def print_taken(taken: Taken) -> None:
