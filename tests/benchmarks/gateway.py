@@ -14,6 +14,7 @@ AGENT = Scenario("request of an agent, 120 KB, c=8", SERVERS, 8, body="agent")
 HELD = Scenario(
     "300 ms upstream, c=256", ("direct", "gateway", "passc"), 256, seconds=2.5, delay=0.3
 )
+HELD_FEW = Scenario("300 ms upstream, c=32", ("gateway",), 32, seconds=2.5, delay=0.3)
 HELD_MANY = Scenario(
     "300 ms upstream, c=1000", ("direct", "gateway", "passc"), 1000, seconds=2.5, delay=0.3
 )
@@ -28,13 +29,13 @@ BURST_RESPONSE = Scenario("burst response, c=8", STORES, 8, chunks=100, body="re
 def measure(rounds: int) -> dict[str, list[float]]:
     """Print the scenarios and return the figures of budgets 1 to 5."""
     figures = {}
-    answer, held = _printed(ANSWER, HELD, rounds=rounds)
+    answer, few, held = _printed(ANSWER, HELD_FEW, HELD, rounds=rounds)
     figures["1"] = answer.ratios("gateway", "passc", cost)
     figures["2a"] = held.ratios("gateway", "direct", rate)
     (many,) = _printed(HELD_MANY, rounds=rounds)
     figures["2b"] = many.ratios("gateway", "direct", rate)
-    both = zip(held.each("gateway", cost), answer.each("gateway", cost), strict=True)
-    figures["2c"] = [waiting / alone for waiting, alone in both]
+    both = zip(held.each("gateway", cost), few.each("gateway", cost), strict=True)
+    figures["2c"] = [one / other for one, other in both]
     _printed(AGENT, rounds=rounds)
     (burst,) = _printed(BURST, rounds=rounds)
     figures["3"] = burst.ratios("gateway", "passc", cost)
