@@ -1,7 +1,7 @@
-"""The last place where a fault of our own is caught: around the whole application.
+"""Where whatever a request fails with becomes its answer: around the whole application.
 
-One rule: whatever layer fails, the client gets the same opaque answer with the request's id, and the fault
-itself stands in the log only.
+One rule: every failure has an answer in OpenAI's form. That of a fault of our own is opaque, with the request's
+id; the fault itself stands in the log only.
 """
 
 from __future__ import annotations
@@ -10,7 +10,9 @@ import logging
 import time
 
 from oaicompat.dialects.chat import encode_error
+from oaicompat.errors import OaicompatError
 from oaicompat_server.auth import App
+from oaicompat_server.bodies import ClientLeft
 from oaicompat_server.framing import (
     CLOSE,
     JSON_TYPE,
@@ -21,33 +23,69 @@ from oaicompat_server.framing import (
     request_id_of,
     send_body,
 )
+from oaicompat_server.handlers.context import CONTEXT, Context
+from oaicompat_server.recall import unavailable
 from oaicompat_server.relay import internal_error
+from oaicompat_server.store import StoreError
 
 logger = logging.getLogger("oaicompat")
 
 
 class Isolated:
-    """Pure ASGI middleware that answers what the application lets escape."""
+    """Pure ASGI middleware that answers what the application lets escape.
+
+    It is the only layer that is a coroutine of its own: those behind it return what is to be waited for.
+    """
 
     def __init__(self, app: App) -> None:
         self._app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        # A layer that is no coroutine may fail as it is called, so the call stands in here too.
         try:
             await self._app(scope, receive, send)
-        except Exception:
+        except ClientLeft:
+            return
+        except Exception as failure:
             if scope["type"] != "http":
                 raise
-            request_id = request_id_of(scope["headers"])
-            logger.exception("request %s failed by a fault of the gateway", request_id)
-            await _answer(send, request_id)
+            await _answer(scope.get(CONTEXT), failure, scope, send)
+        finally:
+            # It refers to the scope in turn.
+            context: Context | None = scope.pop(CONTEXT, None)
+            if context is not None:
+                context.receive.release()
 
 
-async def _answer(send: Send, request_id: str) -> None:
-    """Answer where nothing was sent; an answer that has begun is left without an end, which closes it."""
+async def _answer(context: Context | None, failure: Exception, scope: Scope, send: Send) -> None:
+    """Answer with what a request failed with, as the handlers do where it came as far as that."""
+    if context is not None:
+        request_id = context.request_id
+        try:
+            await context.refuse(_error_of(failure, request_id))
+            return
+        except Exception as fault:
+            error = _error_of(fault, request_id)
+    else:
+        request_id = request_id_of(scope["headers"])
+        error = _error_of(failure, request_id)
     headers = [JSON_TYPE, CLOSE, *common_headers(request_id, time.monotonic())]
     try:
-        await send_body(send, 500, headers, encode_error(internal_error(request_id)))
+        await send_body(send, error.status, headers, encode_error(error))
     except RuntimeError:
+        # Left without an end, which closes it.
         logger.warning("request %s had been answered in part", request_id)
+
+
+def _error_of(failure: Exception, request_id: str) -> OaicompatError:
+    """Return what the client is told of a failure; the log is told the rest."""
+    match failure:
+        case OaicompatError():
+            return failure
+        case StoreError():
+            logger.warning("request %s: %s", request_id, failure)
+            return unavailable(failure)
+        case _:
+            logger.error(
+                "request %s failed by a fault of the gateway", request_id, exc_info=failure
+            )
+            return internal_error(request_id)

@@ -7,14 +7,13 @@ the same semantics. What is not served says so as JSON and names what is.
 
 from __future__ import annotations
 
-import logging
 import re
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Awaitable, Iterable, Mapping
 
 from oaicompat.errors import InvalidRequestError, OaicompatError
 from oaicompat_server.auth import OWNER
-from oaicompat_server.bodies import ClientLeft, Reading
+from oaicompat_server.bodies import Reading
 from oaicompat_server.cuts import shutting_down
 from oaicompat_server.framing import (
     FIELDS,
@@ -26,7 +25,7 @@ from oaicompat_server.framing import (
     refuse_upgrade,
     request_id_in,
 )
-from oaicompat_server.handlers.context import Context, Handler, Route, Table, shown
+from oaicompat_server.handlers.context import CONTEXT, Context, Handler, Route, Table, shown
 from oaicompat_server.handlers.conversations import Conversations
 from oaicompat_server.handlers.exchanges import DIALECT_ROUTES as DIALECT_ROUTES
 from oaicompat_server.handlers.exchanges import Exchanges
@@ -34,9 +33,7 @@ from oaicompat_server.handlers.models import Models
 from oaicompat_server.handlers.operations import HEALTH, Operations
 from oaicompat_server.handlers.responses import Responses
 from oaicompat_server.listing import ModelList
-from oaicompat_server.recall import unavailable
-from oaicompat_server.relay import Relay, internal_error
-from oaicompat_server.store import StoreError
+from oaicompat_server.relay import Relay
 from oaicompat_server.websocket import Connection
 
 _FIXED = frozenset(
@@ -69,8 +66,6 @@ _STACKED = "/chat/completions"
 _UNKNOWN = Route("")
 _COMMON: Mapping[str, Route] = {f"/v1{suffix}": Route(suffix) for suffix in _FIXED}
 
-logger = logging.getLogger("oaicompat")
-
 
 def resolve(path: str) -> Route | None:
     """Return the route of a path, or None."""
@@ -98,7 +93,10 @@ def _unversioned(path: str) -> str:
 
 
 class Router:
-    """The application behind the gate: one ASGI callable for every path."""
+    """The application behind the gate: one ASGI callable for every path.
+
+    What it and the handlers raise becomes an answer around it, by the `CONTEXT` that it leaves in the scope.
+    """
 
     def __init__(self, relay: Relay, models: ModelList) -> None:
         self._relay = relay
@@ -107,12 +105,11 @@ class Router:
             self._handlers.update(part)
         self._served = _listed(self._handlers)
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+    def __call__(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
         if scope["type"] == "websocket":
-            await self._upgrade(scope, receive, send)
-            return
+            return self._upgrade(scope, receive, send)
         fields: Fields = scope[FIELDS]
-        context = Context(
+        scope[CONTEXT] = context = Context(
             scope,
             fields,
             Reading(receive, self._relay.bodies),
@@ -123,20 +120,7 @@ class Router:
             scope["method"],
             scope[OWNER],
         )
-        try:
-            await self._handler(context)(context)
-        except ClientLeft:
-            return
-        except OaicompatError as error:
-            await context.refuse(error)
-        except StoreError as error:
-            logger.warning("request %s: %s", context.request_id, error)
-            await context.refuse(unavailable(error))
-        except Exception:
-            logger.exception("request %s failed by a fault of the gateway", context.request_id)
-            await context.refuse(internal_error(context.request_id))
-        finally:
-            context.receive.release()
+        return self._handler(context)(context)
 
     async def _upgrade(self, scope: Scope, receive: Receive, send: Send) -> None:
         route = resolve(scope["path"])

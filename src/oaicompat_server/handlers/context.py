@@ -27,6 +27,9 @@ from oaicompat_server.framing import (
     send_body,
 )
 
+CONTEXT = "oaicompat.context"
+"""Where the router leaves in the scope the `Context` of a request."""
+
 
 class Route(Struct, frozen=True):
     """What a path means: the canonical suffix, and the ids the path holds."""
