@@ -43,7 +43,7 @@ class Answering(Struct, eq=False):
     committed: bool = False
     failed: OaicompatError | None = None
     usage: Usage | None = None
-    calls_committed: frozenset[int] = frozenset()
+    calls_committed: tuple[int, ...] = ()
     failures: dict[int, OaicompatError] = {}
     finishes: dict[int, str] = {}
     _encoder: Encoder | None = None
@@ -93,7 +93,7 @@ class Answering(Struct, eq=False):
 
     def _commit(self, number: int) -> None:
         self.committed = True
-        self.calls_committed |= {number}
+        self.calls_committed += (number,)
 
     def announce(self) -> tuple[Frame, ...]:
         """Return frames that tell of the answer before there is any; a failure is then told in band."""

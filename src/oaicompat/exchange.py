@@ -196,9 +196,11 @@ class Exchange:
         """Return every note so far: on the request as decoded, on its last attempts, on the answer."""
         found = self._decode_notes.found
         for strand in self._strands:
-            if strand.notes is not None:
+            if strand.notes is not None and strand.notes.found:
                 found = found | strand.notes.found
-        return tuple(found | self._answer_notes.found)
+        if self._answer_notes.found:
+            found = found | self._answer_notes.found
+        return tuple(found)
 
     @property
     def finish_reasons(self) -> tuple[str, ...]:

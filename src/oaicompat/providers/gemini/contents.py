@@ -72,12 +72,30 @@ def encode_conversation(context: Context) -> Conversation:
         why = "there are only system messages; sent as the user"
         for message in messages:
             context.notes.approximated(message.path, why)
-    turns = _turns(messages[count:], context)
-    if not turns:
-        where = context.request.spelled("messages")
-        raise InvalidRequestError("The messages have no content.", param=where)
-    system = _system(messages[:count], context) if count else None
-    return Conversation(system, _contents(turns, context))
+    said = messages[count:] if count else messages
+    contents = _texts(said)
+    if contents is None:
+        turns = _turns(said, context)
+        if not turns:
+            where = context.request.spelled("messages")
+            raise InvalidRequestError("The messages have no content.", param=where)
+        contents = _contents(turns, context)
+    return Conversation(_system(messages[:count], context) if count else None, contents)
+
+
+def _texts(messages: Sequence[Message]) -> list[Content] | None:
+    """Return what most conversations become: one text a turn, the user's first and last; None for others."""
+    contents: list[Content] = []
+    users = True
+    for message in messages:
+        part = message.parts[0] if len(message.parts) == 1 else None
+        if type(part) is not Text or part.signature is not None or not part.text:
+            return None
+        if message.role != ("user" if users else "assistant"):
+            return None
+        contents.append(Content("user" if users else "model", (Part(part.text),)))
+        users = not users
+    return None if users else contents
 
 
 def _system(leading: Sequence[Message], context: Context) -> Content | None:
