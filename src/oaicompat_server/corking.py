@@ -9,7 +9,10 @@ first.
 from __future__ import annotations
 
 import asyncio
+import logging
 from weakref import WeakKeyDictionary
+
+logger = logging.getLogger("oaicompat")
 
 _MOST = 8
 """More would save a little more, but answers that come together would be sent together, and stay so."""
@@ -44,8 +47,13 @@ class Cork:
         if self._waiting:
             waiting, self._waiting = self._waiting, []
             for transport, data in waiting:
-                if not transport.is_closing():
-                    transport.write(data)
+                try:
+                    if not transport.is_closing():
+                        transport.write(data)
+                except Exception:
+                    # Whoever writes here has nothing to do with the connections behind it.
+                    logger.exception("a connection could not be written to")
+                    transport.abort()
 
     def _end_turn(self) -> None:
         self._due = False

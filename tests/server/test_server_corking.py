@@ -35,6 +35,16 @@ class Line(asyncio.Transport):
         return self.closed
 
 
+class Broken(Line):
+    """Fails as soon as it is written to."""
+
+    def write(self, data: bytes | bytearray | memoryview) -> None:
+        raise OSError
+
+    def abort(self) -> None:
+        self.closed = True
+
+
 class Lines:
     """Two connections and a cork."""
 
@@ -92,6 +102,22 @@ def test_what_waits_for_a_connection_that_is_closed_is_dropped_alone() -> None:
         assert lines.log == [("one", b"x"), ("one", b"x")]
 
     asyncio.run(run())
+
+
+def test_a_connection_that_cannot_be_written_to_takes_no_other_one_along(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    async def run() -> None:
+        lines = Lines()
+        broken = Broken("broken", lines.log)
+        for line in (lines.one, broken, lines.other, broken):
+            lines.write(line, b"x")
+        await asyncio.sleep(0)
+        assert lines.log == [("one", b"x"), ("other", b"x")]
+        assert broken.closed
+
+    asyncio.run(run())
+    assert [record.levelname for record in caplog.records] == ["ERROR"]
 
 
 STEPS = st.sampled_from(["one", "other", "pull", "turn"])
