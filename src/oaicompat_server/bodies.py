@@ -13,7 +13,7 @@ from msgspec import Struct
 
 from oaicompat.errors import InvalidRequestError, OaicompatError
 from oaicompat_server.admission import overloaded
-from oaicompat_server.framing import Fields, Message, Receive
+from oaicompat_server.framing import Direct, Fields, Message, Receive
 from oaicompat_server.limits import LENGTH_DIGITS
 
 FREE_SECONDS = 60.0
@@ -128,17 +128,32 @@ async def read_body(fields: Fields, reading: Reading, limit: int) -> bytes:
     Raises `InvalidRequestError` (400, 408, 413, 415), a 503 where all bodies together are too big, and
     `ClientLeft`.
     """
+    _announced(fields, reading, limit)
+    message = await reading.receive()
+    if message["type"] == "http.request" and not message.get("more_body"):
+        return _whole(message.get("body", b""), reading, limit)
+    return _whole(await _collected(message, reading, limit), reading, limit)
+
+
+def body_at_once(fields: Fields, reading: Reading, direct: Direct, limit: int) -> bytes | None:
+    """Return what `read_body` does, where all has come; None, and nothing is read, where some has not."""
+    _announced(fields, reading, limit)
+    body = direct.body()
+    return None if body is None else _whole(body, reading, limit)
+
+
+def _announced(fields: Fields, reading: Reading, limit: int) -> None:
+    """Refuse what the headers tell is wrong, and hold what they say will come."""
     length = check_headers(fields, limit)
     if length > reading.covered:
         reading.cover(length)
-    message = await reading.receive()
-    if message["type"] == "http.request" and not message.get("more_body"):
-        reading.complete = True
-        body: bytes = message.get("body", b"")
-        if len(body) > reading.covered:
-            reading.cover(len(body))
-    else:
-        body = await _collected(message, reading, limit)
+
+
+def _whole(body: bytes, reading: Reading, limit: int) -> bytes:
+    """Take the end of a body; raises what it earns as a whole."""
+    reading.complete = True
+    if len(body) > reading.covered:
+        reading.cover(len(body))
     if len(body) > limit:
         raise _too_large(limit)
     if not body or body.isspace():

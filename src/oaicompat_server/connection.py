@@ -81,9 +81,17 @@ class Connection(Protocol):
         """Return the next bytes of the body as they come, b"" at its end; raises `UpstreamError`."""
         ...
 
+    def ready(self) -> bytes:
+        """Return what `read` would at once, b"" where it would wait, or that is not known."""
+        ...
+
     @property
     def complete(self) -> bool:
         """Tell whether the whole body was read, and `read` gives b"" from now on."""
+        ...
+
+    def spare(self) -> bool:
+        """End the request if that takes no waiting; tell whether it did, and another one can be served."""
         ...
 
     async def finish(self) -> bool:

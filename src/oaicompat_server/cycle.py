@@ -22,6 +22,7 @@ from oaicompat_server.corking import Cork
 from oaicompat_server.framing import (
     BODY_FOLLOWS,
     CLOSE,
+    DIRECT,
     JSON_TYPE,
     Headers,
     Message,
@@ -41,12 +42,14 @@ _STATUS_LINES = {
 }
 _NO_NAME = re.compile(rb'[\x00-\x1f\x7f()<>@,;:\[\]={} \t\\"]')
 _CONTROLS = bytes({*range(0x20), 0x7F} - {ord("\t")})
-_PLAIN: set[bytes] = set()
-"""Names of headers that were seen to be names, and say nothing of how the answer is framed."""
+_PLAIN: dict[bytes, bytes] = {}
+"""How a header's line begins, by names that were seen to be names and to say nothing of the answer's frame."""
 
 _MOST_PLAIN = 256
 _BODILESS = (204, 304)
 _INTERIM = b"HTTP/1.1 100 Continue\r\n\r\n"
+_END = b"\r\n\r\n"
+_LAST_END = b"\r\nconnection: close\r\n\r\n"
 
 _FAULT_HEADERS: Headers = [(b"content-type", b"text/plain; charset=utf-8"), CLOSE]
 
@@ -86,6 +89,7 @@ class Cycle(Leaving):
         "_left_to_send",
         "_news",
         "_pieces",
+        "_received",
         "_task",
         "http_version",
         "keep_alive",
@@ -109,7 +113,7 @@ class Cycle(Leaving):
         self._connection = connection
         self._expecting = expecting
         self._pieces: list[bytes] = []
-        self._fresh = False
+        self._fresh = self._received = False
         self._news: asyncio.Event | None = None
         self._head_only = scope["method"] == "HEAD"
         self._held = b""
@@ -118,6 +122,7 @@ class Cycle(Leaving):
 
     def start(self, app: App, scope: Scope) -> None:
         """Have the application answer, in a task of its own."""
+        scope[DIRECT] = self
         self._task = self._connection.loop.create_task(self._run(app, scope))
         self._connection.tasks.add(self._task)
 
@@ -160,9 +165,19 @@ class Cycle(Leaving):
                 await self._until_fresh()
         if self.gone or self.response_complete:
             return {"type": "http.disconnect"}
-        self._fresh = False
+        self._fresh, self._received = False, True
         body, self._pieces, self.unread = b"".join(self._pieces), [], 0
         return {"type": "http.request", "body": body, "more_body": self.more_body}
+
+    def body(self) -> bytes | None:
+        """Return the body where all of it has come and none was received, else None."""
+        if self.more_body or self._expecting or self._received:
+            return None
+        if self.gone or self.response_complete:
+            return None
+        self._fresh, self._received = False, True
+        body, self._pieces, self.unread = b"".join(self._pieces), [], 0
+        return body
 
     async def _until_fresh(self) -> None:
         self._news = self._news or asyncio.Event()
@@ -202,7 +217,7 @@ class Cycle(Leaving):
             lines.append(b"transfer-encoding: chunked")
         lines += (b"", b"")
         head = b"\r\n".join(lines)
-        if len(head) - len(head.translate(None, _CONTROLS)) != 2 * len(lines) - 2:
+        if _controls(head) != 2 * len(lines) - 2:
             raise RuntimeError("Invalid HTTP header value.")
         self._held = head
 
@@ -224,7 +239,7 @@ class Cycle(Leaving):
             case _ if _NO_NAME.search(name):
                 raise RuntimeError("Invalid HTTP header name.")
             case _ if len(_PLAIN) < _MOST_PLAIN:
-                _PLAIN.add(name)
+                _PLAIN[name] = b"\r\n%b: " % name
         return False
 
     def _send_body(self, body: bytes, more: bool) -> None:
@@ -247,6 +262,33 @@ class Cycle(Leaving):
             return
         if self._left_to_send:
             raise RuntimeError("Response content shorter than Content-Length")
+        self._complete()
+
+    def answer(self, status: int, headers: Headers, body: bytes) -> bool:
+        """Send a whole answer as its two messages would; return False, and do nothing, where it takes those."""
+        connection = self._connection
+        if connection.flow.write_paused or self.gone or self.response_started or self._head_only:
+            return False
+        if status in _BODILESS:
+            return False
+        pieces = [_STATUS_LINES[status]]
+        try:
+            for name, value in headers:
+                pieces += (_PLAIN[name], value)
+        except KeyError:
+            return False
+        pieces.append(b"\r\ncontent-length: %d" % len(body))
+        pieces.append(_END if self.keep_alive else _LAST_END)
+        head = b"".join(pieces)
+        if _controls(head) != 2 * len(headers) + (6 if self.keep_alive else 8):
+            return False
+        self.response_started = True
+        self._expecting = False
+        connection.cork.write(connection.loop, connection.transport, head + body)
+        self._complete()
+        return True
+
+    def _complete(self) -> None:
         self.response_complete = True
         self._wake()
         if not self.keep_alive:
@@ -277,6 +319,11 @@ class Cycle(Leaving):
             self._connection.close()
         else:
             await send_body(self.send, 500, _FAULT_HEADERS, b"Internal Server Error")
+
+
+def _controls(head: bytes) -> int:
+    """Count the control characters, of which each line of a head has the two of its end."""
+    return len(head) - len(head.translate(None, _CONTROLS))
 
 
 def last_answer(status: int, headers: Headers, body: bytes) -> bytes:

@@ -36,6 +36,9 @@ FIELDS = "oaicompat.fields"
 BODY_FOLLOWS = "oaicompat.body_follows"
 """Stands in the message of a head whose body is sent at once, so that nobody need look after the head alone."""
 
+DIRECT = "oaicompat.direct"
+"""Where a server of ours leaves in the scope its `Direct`."""
+
 JSON_TYPE = (b"content-type", b"application/json")
 CLOSE = (b"connection", b"close")
 _VERSION = (b"openai-version", b"2020-10-01")
@@ -67,7 +70,8 @@ def find_header(headers: Headers, name: bytes) -> bytes | None:
 
 def fields_of(headers: Headers) -> Fields:
     """Return the first value of each header."""
-    return dict(reversed(headers))
+    fields = dict(headers)
+    return fields if len(fields) == len(headers) else dict(reversed(headers))
 
 
 def session_of(fields: Fields) -> str:
@@ -145,6 +149,24 @@ def retry_headers(error: OaicompatError) -> Headers:
     if error.should_retry is not None:
         headers.append((b"x-should-retry", b"true" if error.should_retry else b"false"))
     return headers
+
+
+class Direct(Protocol):
+    """What a server of ours does at once, beside the `receive` and the `send` of a request."""
+
+    def body(self) -> bytes | None:
+        """Return the body where all of it has come and none was received, else None."""
+        ...
+
+    def answer(self, status: int, headers: Headers, body: bytes) -> bool:
+        """Send a whole answer, whose length is no header yet; False, and nothing, where `send` has to."""
+        ...
+
+
+def direct_of(scope: Scope, way: Receive | Send) -> Direct | None:
+    """Return the `Direct` of our server where nothing stands between it and this `receive` or `send`."""
+    direct: Direct | None = scope.get(DIRECT)
+    return direct if direct is not None and getattr(way, "__self__", None) is direct else None
 
 
 async def send_body(send: Send, status: int, headers: Headers, body: bytes) -> None:
@@ -226,9 +248,14 @@ class Answer:
     """
 
     def __init__(
-        self, send: Send, streaming: bool = False, headers: Callable[[], Headers] = list
+        self,
+        send: Send,
+        streaming: bool = False,
+        headers: Callable[[], Headers] = list,
+        direct: Direct | None = None,
     ) -> None:
         self._send = send
+        self._direct = direct
         self._streaming = streaming
         self._headers = headers
         self._writes = 0
@@ -247,15 +274,10 @@ class Answer:
         """Send frames in one write; of an answer that is not streamed, the one frame is the whole body."""
         if not self._streaming:
             for frame in frames:
-                body = frame.data
-                length = (b"content-length", b"%d" % len(body))
-                headers = [JSON_TYPE, *self._headers(), length]
+                headers = [JSON_TYPE, *self._headers()]
                 self.started = self.ended = True
-                send = self._send
-                start = {"type": "http.response.start", "status": 200, "headers": headers}
-                start[BODY_FOLLOWS] = True
-                await send(start)
-                await send({"type": "http.response.body", "body": body, "more_body": False})
+                if self._direct is None or not self._direct.answer(200, headers, frame.data):
+                    await send_body(self._send, 200, headers, frame.data)
             return
         data = sse_bytes(frames)
         if not data:

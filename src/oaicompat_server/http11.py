@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 import ssl
 import time
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
 from typing import Any
 
 import httpcore
@@ -51,19 +51,14 @@ class Http11Connection(httpcore.AsyncConnectionInterface):
         self._closed = False
         self.received = False
 
-    async def exchange(
+    def exchange(
         self, head: Head, body: bytes, waits: Waits
-    ) -> tuple[int, Mapping[str, str]]:
-        self.received = False
+    ) -> Coroutine[Any, Any, tuple[int, Mapping[str, str]]]:
         length = length_of(head.method, body)
         lines = (
             b"%scontent-length: %s\r\n\r\n" % (head.wire, length) if length else head.wire + b"\r\n"
         )
-        try:
-            await self._send(head.method, lines, body, waits)
-        except FAILURES as failure:
-            raise our_error(failure, self.received) from None
-        return self._parser.status, self._parser.headers
+        return self._ask(head.method, lines, body, waits, our_error)
 
     async def read(self) -> bytes:
         data = self._parser.take()
@@ -74,13 +69,21 @@ class Http11Connection(httpcore.AsyncConnectionInterface):
         except FAILURES as failure:
             raise our_error(failure, self.received) from None
 
+    def ready(self) -> bytes:
+        return self._parser.take()
+
     @property
     def complete(self) -> bool:
         return self._parser.complete and not self._parser.pieces
 
-    async def finish(self) -> bool:
+    def spare(self) -> bool:
         if self._parser.reusable and self.usable():
             self._busy = False
+            return True
+        return False
+
+    async def finish(self) -> bool:
+        if self.spare():
             return True
         await self.aclose()
         return False
@@ -97,31 +100,38 @@ class Http11Connection(httpcore.AsyncConnectionInterface):
         if wire is not None:
             await wire.aclose()
 
-    async def _send(
-        self, method: str, head: bytes, body: bytes, waits: Waits | _OptionalWaits
-    ) -> None:
+    async def _ask(
+        self,
+        method: str,
+        head: bytes,
+        body: bytes,
+        waits: Waits | _OptionalWaits,
+        error_of: Callable[[Exception, bool], Exception],
+    ) -> tuple[int, Mapping[str, str]]:
         """Send a request and read until the head of the reply is there."""
-        wire = self._wire or await self._connect(waits.connect)
-        self._busy = True
-        self._idle_seconds = waits.idle
         parser = self._parser
-        parser.begin(method)
-        whole = len(body) <= _ONE_WRITE_BYTES
+        self.received = False
         try:
-            unsent = wire.send(head + body if whole else head, waits.write)
-            if unsent is not None:
-                await unsent
-            if not whole:
-                unsent = wire.send(body, waits.write)
-                if unsent is not None:
-                    await unsent
-        except httpcore.WriteError:
-            if self._closed:
-                raise
-        wire.allow(waits.first_byte)
-        while not parser.headed:
-            await wire.arrival()
-            self._take(wire)
+            wire = self._wire or await self._connect(waits.connect)
+            self._busy = True
+            self._idle_seconds = waits.idle
+            parser.begin(method)
+            try:
+                whole = len(body) <= _ONE_WRITE_BYTES
+                for piece in (head + body,) if whole else (head, body):
+                    unsent = wire.send(piece, waits.write)
+                    if unsent is not None:
+                        await unsent
+            except httpcore.WriteError:
+                if self._closed:
+                    raise
+            wire.allow(waits.first_byte)
+            while not parser.headed:
+                await wire.arrival()
+                self._take(wire)
+        except FAILURES as failure:
+            raise error_of(failure, self.received) from None
+        return parser.status, parser.headers
 
     async def _connect(self, seconds: float | None) -> Wire:
         if self._closed:
@@ -164,12 +174,11 @@ class Http11Connection(httpcore.AsyncConnectionInterface):
         if not self.is_available():
             raise httpcore.ConnectionNotAvailable
         self._busy = True
-        self.received = False
         body = b"".join([part async for part in _parts(request)])
         waits = _OptionalWaits(request.extensions.get("timeout") or {})
         try:
             head = _head_of(request, len(body))
-            await self._send(request.method.decode("ascii"), head, body, waits)
+            await self._ask(request.method.decode("ascii"), head, body, waits, _as_it_is)
         except BaseException:
             await self.aclose()
             raise
@@ -225,6 +234,10 @@ class _ReplyBody:
 
     async def aclose(self) -> None:
         await self._connection.finish()
+
+
+def _as_it_is(failure: Exception, received: bool) -> Exception:
+    return failure
 
 
 def _wire_of(stream: httpcore.AsyncNetworkStream) -> Wire:

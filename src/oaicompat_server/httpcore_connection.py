@@ -181,6 +181,12 @@ class HttpcoreConnection:
         self.complete = not chunk
         return chunk
 
+    def ready(self) -> bytes:
+        return b""
+
+    def spare(self) -> bool:
+        return False
+
     async def finish(self) -> bool:
         with anyio.move_on_after(_CLOSE_SECONDS, shield=True):
             try:

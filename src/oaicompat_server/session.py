@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterable
+from collections.abc import Awaitable, Callable, Iterable
 from functools import lru_cache, partial
 
 import anyio
@@ -31,6 +31,7 @@ from oaicompat_server.framing import (
     Scope,
     Send,
     common_headers,
+    direct_of,
     header_value,
     notes_header,
 )
@@ -39,8 +40,9 @@ from oaicompat_server.leaving import listen
 from oaicompat_server.pool import Lease
 from oaicompat_server.recall import Recall
 from oaicompat_server.relay import PARSE_IN_THREAD, Incoming, Relay, internal_error
-from oaicompat_server.span import Span
-from oaicompat_server.upstream import BODY_CAP
+from oaicompat_server.secret import Secret
+from oaicompat_server.span import Reason, Span
+from oaicompat_server.upstream import BODY_CAP, Response
 
 endpoint_headers = lru_cache(512)(endpoints.headers)
 
@@ -52,17 +54,12 @@ _CALLS_AT_ONCE = 8
 logger = logging.getLogger("oaicompat")
 
 
-async def serve(
+def serve(
     relay: Relay, incoming: Incoming, scope: Scope, receive: Receive, send: Send
-) -> None:
-    """Answer one HTTP request; returns when the answer is sent, or the client has left."""
-    session = Session(relay, incoming, Answer(send))
-    ignore = listen(scope, receive, session.leave)
-    try:
-        await session.run()
-    finally:
-        ignore()
-        session.stop()
+) -> Awaitable[None]:
+    """Answer one HTTP request; what is returned ends when the answer is sent, or the client has left."""
+    session = Session(relay, incoming, Answer(send, direct=direct_of(scope, send)))
+    return session.run(listen(scope, receive, session.leave))
 
 
 class Session:
@@ -98,28 +95,39 @@ class Session:
         """Stop working: nobody is there to be answered."""
         self._span.end("left")
 
-    async def run(self) -> None:
-        """Do the work and answer; nothing but cancellation comes out of here."""
-        with self._span as span:
-            try:
-                exchange = self._exchange
-                if exchange is None:
-                    exchange = await self._begin()
-                if exchange.background and not self._detached:
-                    await self._detach(exchange)
-                else:
-                    await self._work(exchange)
-            except OaicompatError as error:
-                await self._fail(error)
-                _forget_frames(error)
-            except Exception:
-                request_id = self._incoming.request_id
-                logger.exception("request %s failed by a fault of the gateway", request_id)
-                await self._fail(internal_error(request_id))
-        if span.ended == "cut":
+    async def run(self, ignore: Callable[[], None] | None = None) -> None:
+        """Do the work and answer; nothing but cancellation comes out of here.
+
+        With `ignore`, which ends the listening for the client's leaving, the session is stopped at the end.
+        """
+        try:
+            with self._span as span:
+                try:
+                    exchange = self._exchange or self._decoded() or await self._begin()
+                    if exchange.background and not self._detached:
+                        await self._detach(exchange)
+                    else:
+                        await self._work(exchange)
+                except OaicompatError as error:
+                    await self._fail(error)
+                    _forget_frames(error)
+                except Exception:
+                    request_id = self._incoming.request_id
+                    logger.exception("request %s failed by a fault of the gateway", request_id)
+                    await self._fail(internal_error(request_id))
+            if span.ended is not None:
+                await self._tell_of_end(span.ended)
+        finally:
+            if ignore is not None:
+                ignore()
+                self.stop()
+
+    async def _tell_of_end(self, reason: Reason) -> None:
+        """Tell the client why its answer was not made, where it is still there."""
+        if reason == "cut":
             with anyio.move_on_after(_TOLD_SECONDS):
                 await self._fail(shutting_down())
-        elif span.ended == "late":
+        elif reason == "late":
             late = "The request took longer than allowed."
             await self._fail(UpstreamError(late, status=504, cause="network"))
 
@@ -127,14 +135,18 @@ class Session:
         """End an answer whose work was cancelled."""
         await self._fail(error)
 
+    def _decoded(self) -> Exchange | None:
+        """Return the request decoded; None where it is big, or wants something from outside."""
+        if len(self._incoming.body) >= PARSE_IN_THREAD:
+            return None
+        exchange = self._exchange = self._relay.exchange(self._incoming)
+        return exchange if exchange.needs() is NOTHING else None
+
     async def _begin(self) -> Exchange:
-        """Decode the request, with what it wants from outside."""
-        relay, incoming = self._relay, self._incoming
-        if len(incoming.body) < PARSE_IN_THREAD:
-            exchange = relay.exchange(incoming)
-        else:
-            exchange = await relay.exchange_beside(incoming)
-        self._exchange = exchange
+        """Decode a big request, and find what a request wants from outside."""
+        relay, exchange = self._relay, self._exchange
+        if exchange is None:
+            exchange = self._exchange = await relay.exchange_beside(self._incoming)
         while (wanted := exchange.needs()) is not NOTHING and wanted:
             await relay.supply(exchange, await self._recall().find(wanted))
         return exchange
@@ -192,24 +204,32 @@ class Session:
     async def _call(self, exchange: Exchange, call: Call) -> None:
         """Run one call to its end, over as many attempts as the rules allow.
 
-        All of them go by the settings in force at its beginning: a key is shown only where it was set for.
+        All of them go by the settings in force at its beginning: a key is shown only where it was set for. The
+        reply is waited for here and no deeper, since a wait keeps every frame around it in memory.
         """
-        settings, session = self._relay.settings, self._incoming.session
-        base_url = settings.config.upstream.base_url
-        several = len(settings.pool.credentials) > 1
-        attempts = Attempts(
-            settings.pool,
-            settings.policy,
-            (call.model, *call.fallbacks),
-            self._deadline,
-            exchange.affinity(session) if several else "",
-            self._incoming.owner,
-        )
+        base_url = self._relay.settings.config.upstream.base_url
+        attempts = self._attempts(exchange, call)
         try:
             while True:
                 lease = attempts.lease(time.monotonic()) or await _leased(attempts)
+                credential = lease.credential
+                self._account = lease.slot.account
                 try:
-                    await self._attempt(exchange, call, lease, base_url, attempts.sentinel)
+                    proof = credential.secret
+                    if credential.source is not None:
+                        proof = await credential.proof()
+                    try:
+                        sentinel = attempts.sentinel
+                        reply = self._open(exchange, call, lease, proof, base_url, sentinel)
+                        async with reply as response:
+                            await self._pass_on(exchange, call, response, proof)
+                        await self._write(exchange.close(call))
+                        failure = exchange.failure(call)
+                        if failure is not None:
+                            raise failure
+                    except OaicompatError as error:
+                        proof.keep_out_of(error)
+                        raise
                 except (UpstreamError, ModelNotFoundError) as error:
                     attempts.failed(time.monotonic(), error)
                     if exchange.call_committed(call) or self._reply.ended:
@@ -224,38 +244,49 @@ class Session:
         finally:
             attempts.close()
 
-    async def _attempt(
-        self, exchange: Exchange, call: Call, lease: Lease, base_url: str, sentinel: bool
-    ) -> None:
+    def _attempts(self, exchange: Exchange, call: Call) -> Attempts:
+        settings, incoming = self._relay.settings, self._incoming
+        several = len(settings.pool.credentials) > 1
+        return Attempts(
+            settings.pool,
+            settings.policy,
+            (call.model, *call.fallbacks),
+            self._deadline,
+            exchange.affinity(incoming.session) if several else "",
+            incoming.owner,
+        )
+
+    def _open(
+        self,
+        exchange: Exchange,
+        call: Call,
+        lease: Lease,
+        proof: Secret,
+        base_url: str,
+        sentinel: bool,
+    ) -> Response:
+        """Begin an attempt; return what sends its request, once it is entered."""
         credential = lease.credential
-        self._account = lease.slot.account
-        proof, payer = credential.secret, ""
-        if credential.source is not None:
-            proof, payer = await credential.proof(), credential.payer
         target = credential.target(base_url, lease.model)
         request = exchange.begin_attempt(call, target, sentinel=sentinel)
-        lines = endpoint_headers(target, proof.reveal(), payer)
+        lines = endpoint_headers(target, proof.reveal(), credential.payer)
         limit = None if exchange.streaming else BODY_CAP
-        try:
-            opened = self._relay.upstream.open(request, lines, limit, credential.proxy)
-            async with opened as response:
-                exchange.receive_head(call, response.status, response.headers)
-                while not response.complete and (data := await response.read()):
-                    # Who fails may repeat what it was shown; an answer is not changed.
-                    if _ERROR in data:
-                        data = proof.kept_out_of_bytes(data)
-                    frames = exchange.feed(call, data)
-                    if frames:
-                        await self._write(frames)
-                    if exchange.failed is not None:
-                        break
-            await self._write(exchange.close(call))
-            failure = exchange.failure(call)
-            if failure is not None:
-                raise failure
-        except OaicompatError as error:
-            proof.keep_out_of(error)
-            raise
+        return self._relay.upstream.open(request, lines, limit, credential.proxy)
+
+    async def _pass_on(
+        self, exchange: Exchange, call: Call, response: Response, proof: Secret
+    ) -> None:
+        """Give the exchange the reply as it comes, and the client what that becomes."""
+        exchange.receive_head(call, response.status, response.headers)
+        while not response.complete and (data := response.ready() or await response.read()):
+            # Who fails may repeat what it was shown; an answer is not changed.
+            if _ERROR in data:
+                data = proof.kept_out_of_bytes(data)
+            frames = exchange.feed(call, data)
+            if frames:
+                await self._write(frames)
+            if exchange.failed is not None:
+                break
 
     async def _write(self, frames: tuple[Frame, ...]) -> None:
         effects = self._exchange.effects() if self._exchange is not None else ()

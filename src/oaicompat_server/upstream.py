@@ -126,7 +126,7 @@ class Response:
             await connection.aclose()
             return
         try:
-            again = await connection.finish()
+            again = connection.spare() or await connection.finish()
         except BaseException:
             await connection.aclose()
             raise
@@ -152,7 +152,13 @@ class Response:
 
         An error's body ends quietly at its cap, any other one with an error.
         """
-        chunk = await (self._of_error() if self._failed else self._connection.read())
+        return self._counted(await (self._of_error() if self._failed else self._connection.read()))
+
+    def ready(self) -> bytes:
+        """Return what `read` would at once, b"" where it would wait, or that is not known."""
+        return b"" if self._failed else self._counted(self._connection.ready())
+
+    def _counted(self, chunk: bytes) -> bytes:
         if self._left is not None:
             self._left -= len(chunk)
             if self._left < 0:

@@ -70,6 +70,12 @@ class Plug:
         self.complete = not chunk
         return chunk
 
+    def ready(self) -> bytes:
+        return b""
+
+    def spare(self) -> bool:
+        return False
+
     async def finish(self) -> bool:
         await asyncio.sleep(0)
         if not self.complete:

@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.server import ServerState
 
-from oaicompat_server.framing import Receive, Scope, Send, send_body
+from oaicompat_server import framing
+from oaicompat_server.framing import DIRECT, Receive, Scope, Send, fields_of, send_body
 from oaicompat_server.guard import GuardedProtocol
 from oaicompat_server.leaving import LEAVING
 
@@ -50,7 +51,10 @@ async def told(made: Any, requests: list[bytes]) -> tuple[list[Scope], bytes, bo
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
         message = await receive()
         scopes.append({**scope, "body": message["body"]})
-        scopes[-1].pop(LEAVING, None)
+        for ours in (LEAVING, DIRECT):
+            scopes[-1].pop(ours, None)
+        fields = scopes[-1].pop(framing.FIELDS, None)
+        assert fields in (None, fields_of(scope["headers"]))
         await send_body(send, 200, [], message["body"])
 
     config = uvicorn.Config(app, lifespan="off", access_log=False, log_config=None, ws="none")

@@ -5,11 +5,11 @@ One rule: the route decides the dialect of the answer; everything else about a r
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Awaitable, Mapping
 
 from oaicompat.errors import InvalidRequestError
-from oaicompat_server.bodies import read_body
-from oaicompat_server.framing import session_of
+from oaicompat_server.bodies import body_at_once, read_body
+from oaicompat_server.framing import direct_of, session_of
 from oaicompat_server.handlers.context import Context, Table
 from oaicompat_server.relay import Incoming, Relay
 from oaicompat_server.session import serve
@@ -38,8 +38,19 @@ class Exchanges:
         error = InvalidRequestError(message, status=426)
         await context.refuse(error, [(b"upgrade", b"websocket")])
 
-    async def _exchange(self, context: Context) -> None:
+    def _exchange(self, context: Context) -> Awaitable[None]:
+        direct = direct_of(context.scope, context.receive.receive)
+        if direct is not None:
+            body = body_at_once(context.headers, context.receive, direct, self._limit)
+            if body is not None:
+                return self._serve(context, body)
+        return self._read(context)
+
+    async def _read(self, context: Context) -> None:
         body = await read_body(context.headers, context.receive, self._limit)
+        await self._serve(context, body)
+
+    def _serve(self, context: Context, body: bytes) -> Awaitable[None]:
         incoming = Incoming(
             DIALECT_ROUTES[context.route.suffix],
             body,
@@ -49,4 +60,4 @@ class Exchanges:
             session=session_of(context.headers),
             release=context.receive.release,
         )
-        await serve(self._relay, incoming, context.scope, context.receive, context.send)
+        return serve(self._relay, incoming, context.scope, context.receive, context.send)

@@ -1,0 +1,241 @@
+"""What our server does at once for a request: the same as by messages, and by nobody who stands between."""
+
+from __future__ import annotations
+
+import asyncio
+import http.client
+import json
+import logging
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from tests.server.test_server_cycle import HEADERS, Line, Wire, scope
+from tests.support.gateway import serving
+
+from oaicompat_server.app import create_app
+from oaicompat_server.bodies import BodyBudget, ClientLeft, Reading, body_at_once, read_body
+from oaicompat_server.cycle import Cycle
+from oaicompat_server.framing import Headers, Message, Receive, Scope, Send, send_body
+from oaicompat_server.secret import Secret
+from oaicompat_server.settings import Config, CredentialSettings, StateSettings, UpstreamSettings
+from oaicompat_server.simulator import running
+
+OURS: Headers = [
+    (b"content-type", b"application/json"),
+    (b"x-request-id", b"mine"),
+    (b"openai-processing-ms", b"12"),
+]
+
+
+async def by_messages(cycle: Cycle, headers: Headers, body: bytes) -> bool:
+    """Send a whole answer; tell whether a fault ended it."""
+    try:
+        await send_body(cycle.send, 200, headers, body)
+    except (RuntimeError, ValueError):
+        return True
+    return False
+
+
+@given(
+    HEADERS | st.just(OURS),
+    st.binary(max_size=9),
+    st.booleans(),
+    st.sampled_from(["POST", "HEAD"]),
+)
+def test_an_answer_at_once_is_what_its_messages_are(
+    headers: Headers, body: bytes, keep_alive: bool, method: str
+) -> None:
+    async def run() -> None:
+        line, other = Line(), Line()
+        one, two = (Cycle(each, scope(method), keep_alive, False) for each in (line, other))
+        fault = await by_messages(one, headers, body)
+        # What was sent once is known, so that the second one has no reason to decline an answer of ours.
+        done = two.answer(200, headers, body)
+        if headers is OURS:
+            assert done == (method == "POST")
+        if not done:
+            assert other.wire.written == []
+            assert not two.response_started
+            assert await by_messages(two, headers, body) == fault
+        for each in (line, other):
+            each.cork.pull()
+        assert b"".join(line.wire.written) == b"".join(other.wire.written)
+        assert line.completed == other.completed
+        assert one.response_complete == two.response_complete
+
+    asyncio.run(run())
+
+
+@pytest.mark.parametrize("why", ["slow reader", "gone", "begun", "no body"])
+def test_an_answer_that_cannot_go_at_once_does_nothing(why: str) -> None:
+    async def run() -> None:
+        line = Line()
+        known = Cycle(line, scope(), True, False)
+        await send_body(known.send, 200, OURS, b"{}")
+        line.cork.pull()
+        line.wire.written.clear()
+        cycle = Cycle(line, scope(), True, False)
+        match why:
+            case "slow reader":
+                line.flow.pause_writing()
+            case "gone":
+                cycle.tell()
+            case "begun":
+                await cycle.send({"type": "http.response.start", "status": 200, "headers": []})
+        assert not cycle.answer(204 if why == "no body" else 200, OURS, b"{}")
+        line.cork.pull()
+        assert line.wire.written == []
+        assert line.completed == 1
+        assert not cycle.response_complete
+
+    asyncio.run(run())
+
+
+def test_a_body_is_there_at_once_when_it_is_whole_and_once() -> None:
+    async def run() -> None:
+        cycle = Cycle(Line(), scope(), True, False)
+        assert cycle.body() is None
+        cycle.feed(b"bo")
+        assert cycle.body() is None
+        cycle.feed(b"dy")
+        cycle.end_body()
+        assert cycle.body() == b"body"
+        assert cycle.unread == 0
+        assert cycle.body() is None
+
+    asyncio.run(run())
+
+
+@pytest.mark.parametrize("why", ["expecting", "gone", "received"])
+def test_a_body_that_has_to_be_received_is_left_there(why: str) -> None:
+    async def run() -> None:
+        cycle = Cycle(Line(), scope(), True, why == "expecting")
+        cycle.feed(b"body")
+        if why == "received":
+            await cycle.receive()
+        cycle.end_body()
+        if why == "gone":
+            cycle.tell()
+        assert cycle.body() is None
+        wanted = {"expecting": b"body", "received": b"", "gone": None}[why]
+        assert (await cycle.receive()).get("body") == wanted
+
+    asyncio.run(run())
+
+
+FIELDS = st.fixed_dictionaries(
+    {},
+    optional={
+        b"content-type": st.sampled_from([b"application/json", b"text/plain", b"a/b+json"]),
+        b"content-encoding": st.sampled_from([b"gzip", b"identity"]),
+        b"content-length": st.sampled_from([b"0", b"4", b"9", b"70000", b"9" * 40]),
+    },
+)
+
+
+@given(FIELDS, st.sampled_from([b"", b" \n", b"{}", b"123456789", bytes(70_000)]))
+def test_a_body_at_once_is_the_body_that_is_read(fields: dict[bytes, bytes], body: bytes) -> None:
+    async def receive() -> Message:
+        return {"type": "http.request", "body": body, "more_body": False}
+
+    async def run(direct: bool) -> tuple[object, int]:
+        budget = BodyBudget(100_000)
+        reading = Reading(receive, budget)
+        cycle = Cycle(Line(), scope(), True, False)
+        cycle.feed(body)
+        cycle.end_body()
+        try:
+            if direct:
+                return body_at_once(fields, reading, cycle, 80_000), budget.used
+            return await read_body(fields, reading, 80_000), budget.used
+        except Exception as error:
+            return (type(error), str(error), getattr(error, "status", None)), budget.used
+
+    assert asyncio.run(run(True)) == asyncio.run(run(False))
+
+
+def test_a_client_that_leaves_before_its_body_is_whole_is_not_answered() -> None:
+    async def run() -> None:
+        cycle = Cycle(Line(), scope(), True, False)
+        cycle.feed(b"{")
+        cycle.tell()
+        reading = Reading(cycle.receive, BodyBudget(100))
+        fields = {b"content-type": b"application/json"}
+        assert body_at_once(fields, reading, cycle, 100) is None
+        with pytest.raises(ClientLeft):
+            await read_body(fields, reading, 100)
+
+    asyncio.run(run())
+
+
+class Between:
+    """A middleware that puts something into both ways."""
+
+    def __init__(self, app: Any, received: bool, sent: bool) -> None:
+        self.app, self.received, self.sent = app, received, sent
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        async def take() -> Message:
+            message = await receive()
+            if "body" in message:
+                message["body"] = message["body"].replace(b"hello", b"goodbye")
+            return message
+
+        async def give(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                message["headers"] = [*message["headers"], (b"x-between", b"seen")]
+            await send(message)
+
+        await self.app(scope, take if self.received else receive, give if self.sent else send)
+
+
+@pytest.mark.parametrize(("received", "sent"), [(True, False), (False, True), (True, True)])
+def test_a_middleware_between_the_server_and_the_gateway_sees_all(
+    received: bool, sent: bool
+) -> None:
+    with running(any_model=True) as upstream:
+        config = Config(
+            upstream=UpstreamSettings(base_url=upstream.url),
+            credentials=(CredentialSettings(key=Secret("one")),),
+            state=StateSettings(store="memory"),
+        )
+        app = create_app(config, tune=False)
+        app.add_middleware(Between, received=received, sent=sent)
+        with serving(app, relay=app.state.relay) as served:
+            body = {"model": "gpt-4o", "messages": [{"role": "user", "content": "hello"}]}
+            connection = http.client.HTTPConnection("127.0.0.1", served.port, timeout=10)
+            # The second answer would go at once if nobody were in between.
+            for _ in range(2):
+                connection.request(
+                    "POST",
+                    "/v1/chat/completions",
+                    json.dumps(body),
+                    {"content-type": "application/json"},
+                )
+                reply = connection.getresponse()
+                assert reply.status == 200
+                assert json.loads(reply.read())["object"] == "chat.completion"
+                assert reply.getheader("x-between") == ("seen" if sent else None)
+            connection.close()
+        asked = [each["contents"][0]["parts"][0]["text"] for each in upstream.bodies()]
+        assert asked == ["goodbye" if received else "hello"] * 2
+
+
+def test_a_head_that_goes_alone_goes_behind_what_waits(caplog: pytest.LogCaptureFixture) -> None:
+    async def run() -> None:
+        line = Line()
+
+        async def app(scope: Scope, receive: Receive, send: Send) -> None:
+            line.cork.write(line.loop, line.transport, b"before")
+            await send({"type": "http.response.start", "status": 204, "headers": []})
+            raise ValueError
+
+        Cycle(line, scope(), True, False).start(app, scope())
+        await asyncio.wait(line.tasks)
+        wire: Wire = line.wire
+        assert wire.written == [b"before", b"HTTP/1.1 204 No Content\r\n\r\n", b"closed"]
+
+    caplog.set_level(logging.CRITICAL, "uvicorn.error")
+    asyncio.run(run())
