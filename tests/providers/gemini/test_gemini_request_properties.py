@@ -298,3 +298,41 @@ def test_arguments_results_and_schemas_keep_their_bytes(value: Any, indent: int 
 def test_the_body_can_be_decoded_by_a_strict_parser() -> None:
     request = Request("gemini-2.5-flash", (Message("user", (Text("é\u2028\x7f"),)),))
     assert msgspec.json.decode(encode_request(request, GEMINI_API, Notes()).body)
+
+
+EMPTY = Text("")
+SAID = [Text("words"), Text("words"), Text(" "), EMPTY, Text("signed", Signature("c2ln", "gemini"))]
+
+
+@st.composite
+def spoken(draw: st.DrawFn) -> list[Message]:
+    """Texts of the user and the model by turns, now and then with something that disturbs that."""
+    roles: list[Role] = ["user", "assistant"] * 2
+    start = draw(st.integers(0, 1))
+    roles = roles[: draw(st.integers(0, 4))]
+    for _ in range(start):
+        roles.insert(draw(st.integers(0, len(roles))), draw(st.sampled_from(["system", "user"])))
+    texts = st.lists(st.sampled_from(SAID), min_size=1, max_size=1 + draw(st.integers(0, 1)))
+    turns = [draw(texts) for _ in roles]
+    return [
+        Message(role, tuple(parts), "messages[0]") for role, parts in zip(roles, turns, strict=True)
+    ]
+
+
+@settings(max_examples=300, deadline=None)
+@given(models, spoken(), targets, st.booleans())
+def test_texts_that_are_turns_already_become_what_grouping_makes_of_them(
+    model: str, messages: list[Message], target: Target, sentinel: bool
+) -> None:
+    """An empty text says nothing, and has every turn built from its parts."""
+
+    def encoded(said: list[Message]) -> tuple[bytes | str, list[tuple[str, str]]]:
+        notes = Notes()
+        try:
+            made = encode_request(Request(model, tuple(said)), target, notes, sentinel=sentinel)
+        except InvalidRequestError as error:
+            return error.message, []
+        return made.body, [(note.path, note.action) for note in notes]
+
+    longer = [replace(each, parts=(*each.parts, EMPTY)) for each in messages]
+    assert encoded(messages) == encoded(longer)
