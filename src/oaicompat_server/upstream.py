@@ -89,15 +89,15 @@ class Response:
         self._until = 0.0
 
     async def __aenter__(self) -> Response:
+        # It may be big, and is of no use once the head of the reply is there.
+        body, self._body = self._body, b""
         connection = self._idle.take()
         reused = connection is not None
         while True:
             if connection is None:
                 connection = self._idle.connect()
             try:
-                self.status, self.headers = await connection.exchange(
-                    self._head, self._body, self._waits
-                )
+                self.status, self.headers = await connection.exchange(self._head, body, self._waits)
                 _check_head(self.status, self.headers)
                 break
             except UpstreamError as error:

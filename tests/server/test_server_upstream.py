@@ -5,9 +5,10 @@ from __future__ import annotations
 import asyncio
 import logging
 import socket
+import sys
 import traceback
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import Any
 
 import anyio
@@ -91,6 +92,48 @@ def test_connection_is_reused_and_asked_for_no_compression() -> None:
         assert simulator.connections_opened == 1
         assert upstream.idle_count() == 1
         assert simulator.requests[0].headers["accept-encoding"] == "identity"
+
+    _test(work)
+
+
+def test_what_has_come_of_a_reply_is_there_without_waiting() -> None:
+    async def work(simulator: Simulator, upstream: Upstream) -> None:
+        simulator.enqueue([Head(length=4), Body(b"fi"), Wait(0.05), Body(b"ne"), Finish()])
+        async with upstream.open(Post(simulator.url + "/x"), HEADERS, 3) as response:
+            read = response.ready() or await response.read()
+            assert read == b"fi"
+            assert response.ready() == b""
+            with pytest.raises(UpstreamProtocolError, match="too large"):
+                await response.read()
+        simulator.enqueue([Head(500, length=4), Body(b"fine"), Finish()])
+        async with upstream.open(Post(simulator.url + "/x"), HEADERS) as response:
+            await asyncio.sleep(0.05)
+            assert response.ready() == b""
+            assert await response.read() == b"fine"
+
+    _test(work)
+
+
+def test_a_request_is_held_until_the_head_of_its_reply_is_there() -> None:
+    async def work(simulator: Simulator, other: Upstream) -> None:
+        upstream = Upstream(structs.replace(QUICK, http="fast"))
+        post = Post(simulator.url + "/x", body=bytes(100_000))
+        held = [sys.getrefcount(post.body)]
+        for status in (200, 500):
+            simulator.enqueue([Head(status, length=4), Body(b"fine"), Finish()])
+            async with upstream.open(post, HEADERS) as response:
+                held.append(sys.getrefcount(post.body))
+                assert await response.read() == b"fine"
+        # The first one looks like a connection that had been idle for too long.
+        for _ in range(2):
+            simulator.enqueue([Reset()])
+        failing = upstream.open(post, HEADERS)
+        with suppress(UpstreamError):
+            await failing.__aenter__()
+            raise AssertionError
+        held.append(sys.getrefcount(post.body))
+        assert len(set(held)) == 1
+        await upstream.aclose()
 
     _test(work)
 
