@@ -93,7 +93,6 @@ class Exchange:
         self,
         dialect: str,
         body: bytes | str | Mapping[str, Any],
-        *,
         models: ModelMap = BUILTIN,
         created: int = 0,
         new_id: Callable[[], str] | None = None,

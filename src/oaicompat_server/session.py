@@ -58,7 +58,7 @@ def serve(
     relay: Relay, incoming: Incoming, scope: Scope, receive: Receive, send: Send
 ) -> Awaitable[None]:
     """Answer one HTTP request; what is returned ends when the answer is sent, or the client has left."""
-    session = Session(relay, incoming, Answer(send, direct=direct_of(scope, send)))
+    session = Session(relay, incoming, Answer(send, False, list, direct_of(scope, send)))
     return session.run(listen(scope, receive, session.leave))
 
 
