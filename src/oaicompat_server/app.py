@@ -38,7 +38,7 @@ _GC_THRESHOLD = 100_000
 wait costs each of them a tenth."""
 
 
-class Gateway(Starlette):
+class _Gateway(Starlette):
     """Starlette with our router for requests, and without its error middlewares: ours answers every error."""
 
     def __init__(self, requests: ASGIApp, **named: Any) -> None:
@@ -46,13 +46,6 @@ class Gateway(Starlette):
         self._requests = requests
         # A mount's pattern lets some paths by (`*`, a decoded line end), so it is what follows no route.
         self.router.default = requests
-
-    def direct(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
-        """Do what calling does, without a coroutine around it: for servers that need not be shown one."""
-        scope["app"] = self
-        if self.middleware_stack is None:
-            self.middleware_stack = self.build_middleware_stack()
-        return self.middleware_stack(scope, receive, send)
 
     def build_middleware_stack(self) -> ASGIApp:
         def app(scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
@@ -70,7 +63,7 @@ def create_app(
     tune: bool = True,
     store: Store | None = None,
     sources: SourceOf | None = None,
-) -> Gateway:
+) -> Starlette:
     """Build the gateway for these settings; raises `ConfigError` for a start that would be unsafe.
 
     `app.state.relay` gives the shared parts. `tune` freezes the garbage collector's view of what was loaded
@@ -101,7 +94,7 @@ def create_app(
 
     gate = Middleware(Gate, rules=lambda: relay.settings.access)
     requests = Router(relay, listing)
-    app = Gateway(requests, middleware=[Middleware(Isolated), gate], lifespan=lifespan)
+    app = _Gateway(requests, middleware=[Middleware(Isolated), gate], lifespan=lifespan)
     app.state.relay = relay
     return app
 

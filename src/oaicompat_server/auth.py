@@ -222,8 +222,7 @@ OWNER = "oaicompat.owner"
 class Gate:
     """Pure ASGI middleware that applies the rules in force to every request; it wraps the whole application.
 
-    It reads the headers where the server has not, once for all: what is behind it finds them in the scope, as
-    `FIELDS`.
+    It reads the headers, once for all: what is behind it finds them in the scope, as `FIELDS`.
     """
 
     def __init__(self, app: App, rules: Callable[[], Access]) -> None:
@@ -234,9 +233,7 @@ class Gate:
         if scope["type"] == "lifespan":
             return self._app(scope, receive, send)
         access = self._rules()
-        fields: Fields | None = scope.get(FIELDS)
-        if fields is None:
-            scope[FIELDS] = fields = fields_of(scope["headers"])
+        scope[FIELDS] = fields = fields_of(scope["headers"])
         origin = fields.get(b"origin")
         listed = origin is not None and origin.decode("latin-1") in access.origins
         if origin is not None and listed:

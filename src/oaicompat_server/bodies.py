@@ -143,7 +143,7 @@ def body_at_once(fields: Fields, reading: Reading, direct: Direct, limit: int) -
 
 
 def _announced(fields: Fields, reading: Reading, limit: int) -> None:
-    """Refuse what the headers tell is wrong, and hold what they say will come."""
+    """Refuse what the headers tell is wrong, and hold what they say will come; twice is as once."""
     length = check_headers(fields, limit)
     if length > reading.covered:
         reading.cover(length)

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from contextlib import suppress
 from weakref import WeakKeyDictionary
 
 logger = logging.getLogger("oaicompat")
@@ -53,7 +54,8 @@ class Cork:
                 except Exception:
                     # Whoever writes here has nothing to do with the connections behind it.
                     logger.exception("a connection could not be written to")
-                    transport.abort()
+                    with suppress(Exception):
+                        transport.abort()
 
     def _end_turn(self) -> None:
         self._due = False

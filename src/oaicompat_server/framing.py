@@ -11,6 +11,7 @@ import re
 import time
 from collections.abc import Awaitable, Callable, Iterable, Mapping, MutableMapping, Sequence
 from functools import lru_cache
+from types import MethodType
 from typing import Any, Protocol
 
 import anyio
@@ -166,7 +167,8 @@ class Direct(Protocol):
 def direct_of(scope: Scope, way: Receive | Send) -> Direct | None:
     """Return the `Direct` of our server where nothing stands between it and this `receive` or `send`."""
     direct: Direct | None = scope.get(DIRECT)
-    return direct if direct is not None and getattr(way, "__self__", None) is direct else None
+    # What stands for a method of the server's may tell of its attributes, too.
+    return direct if type(way) is MethodType and way.__self__ is direct else None
 
 
 async def send_body(send: Send, status: int, headers: Headers, body: bytes) -> None:

@@ -22,7 +22,7 @@ from oaicompat.errors import InvalidRequestError, OaicompatError
 from oaicompat_server.corking import cork_of
 from oaicompat_server.cuts import shutting_down
 from oaicompat_server.cycle import Cycle, refusal
-from oaicompat_server.framing import FIELDS, Scope, fields_of
+from oaicompat_server.framing import Scope
 from oaicompat_server.heads import (
     line_scope,
     longest,
@@ -223,7 +223,7 @@ class GuardedProtocol(HttpToolsProtocol):
         line = (parser.get_method(), self.url, parser.get_http_version())
         if line != self._line:
             self._read_line(*line)
-        fields = fields_of(headers)
+        fields = dict(headers)
         if reason := wrong_fields(line[2], headers, fields):
             self._stop(400, reason)
         offered = parser.should_upgrade()
@@ -235,7 +235,6 @@ class GuardedProtocol(HttpToolsProtocol):
         self._anew = False
         scope = self._known.copy()
         scope["headers"] = headers
-        scope[FIELDS] = fields
         scope["state"] = self.app_state.copy()
         upgrading = offered and self._begin_upgrade(scope)
         self._in_head = False

@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 import ssl
 import time
-from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
+from collections.abc import AsyncIterator, Coroutine, Mapping
 from typing import Any
 
 import httpcore
@@ -58,7 +58,7 @@ class Http11Connection(httpcore.AsyncConnectionInterface):
         lines = (
             b"%scontent-length: %s\r\n\r\n" % (head.wire, length) if length else head.wire + b"\r\n"
         )
-        return self._ask(head.method, lines, body, waits, our_error)
+        return self._ask(head.method, lines, body, waits)
 
     async def read(self) -> bytes:
         data = self._parser.take()
@@ -106,9 +106,10 @@ class Http11Connection(httpcore.AsyncConnectionInterface):
         head: bytes,
         body: bytes,
         waits: Waits | _OptionalWaits,
-        error_of: Callable[[Exception, bool], Exception],
+        *,
+        ours: bool = True,
     ) -> tuple[int, Mapping[str, str]]:
-        """Send a request and read until the head of the reply is there."""
+        """Send a request and read until the head of the reply is there; raises httpcore's errors, or `ours`."""
         parser = self._parser
         self.received = False
         try:
@@ -130,7 +131,9 @@ class Http11Connection(httpcore.AsyncConnectionInterface):
                 await wire.arrival()
                 self._take(wire)
         except FAILURES as failure:
-            raise error_of(failure, self.received) from None
+            if not ours:
+                raise
+            raise our_error(failure, self.received) from None
         return parser.status, parser.headers
 
     async def _connect(self, seconds: float | None) -> Wire:
@@ -178,7 +181,7 @@ class Http11Connection(httpcore.AsyncConnectionInterface):
         waits = _OptionalWaits(request.extensions.get("timeout") or {})
         try:
             head = _head_of(request, len(body))
-            await self._ask(request.method.decode("ascii"), head, body, waits, _as_it_is)
+            await self._ask(request.method.decode("ascii"), head, body, waits, ours=False)
         except BaseException:
             await self.aclose()
             raise
@@ -234,10 +237,6 @@ class _ReplyBody:
 
     async def aclose(self) -> None:
         await self._connection.finish()
-
-
-def _as_it_is(failure: Exception, received: bool) -> Exception:
-    return failure
 
 
 def _wire_of(stream: httpcore.AsyncNetworkStream) -> Wire:

@@ -21,6 +21,7 @@ from oaicompat_server.framing import (
     Send,
     common_headers,
     request_id_of,
+    retry_headers,
     send_body,
 )
 from oaicompat_server.handlers.context import CONTEXT, Context
@@ -34,7 +35,7 @@ logger = logging.getLogger("oaicompat")
 class Isolated:
     """Pure ASGI middleware that answers what the application lets escape.
 
-    It is the only layer that is a coroutine of its own: those behind it return what is to be waited for.
+    Those behind it return what is to be waited for: a request that waits keeps each coroutine around it.
     """
 
     def __init__(self, app: App) -> None:
@@ -43,12 +44,11 @@ class Isolated:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         try:
             await self._app(scope, receive, send)
-        except ClientLeft:
-            return
         except Exception as failure:
             if scope["type"] != "http":
                 raise
-            await _answer(scope.get(CONTEXT), failure, scope, send)
+            if not isinstance(failure, ClientLeft):
+                await _answer(scope.get(CONTEXT), failure, scope, send)
         finally:
             # It refers to the scope in turn.
             context: Context | None = scope.pop(CONTEXT, None)
@@ -58,17 +58,17 @@ class Isolated:
 
 async def _answer(context: Context | None, failure: Exception, scope: Scope, send: Send) -> None:
     """Answer with what a request failed with, as the handlers do where it came as far as that."""
+    request_id = context.request_id if context is not None else request_id_of(scope["headers"])
+    error = _error_of(failure, request_id)
     if context is not None:
-        request_id = context.request_id
         try:
-            await context.refuse(_error_of(failure, request_id))
+            await context.refuse(error)
             return
-        except Exception as fault:
-            error = _error_of(fault, request_id)
-    else:
-        request_id = request_id_of(scope["headers"])
-        error = _error_of(failure, request_id)
+        except Exception:
+            _tell_log(request_id)
+            error = internal_error(request_id)
     headers = [JSON_TYPE, CLOSE, *common_headers(request_id, time.monotonic())]
+    headers += retry_headers(error)
     try:
         await send_body(send, error.status, headers, encode_error(error))
     except RuntimeError:
@@ -85,7 +85,9 @@ def _error_of(failure: Exception, request_id: str) -> OaicompatError:
             logger.warning("request %s: %s", request_id, failure)
             return unavailable(failure)
         case _:
-            logger.error(
-                "request %s failed by a fault of the gateway", request_id, exc_info=failure
-            )
+            _tell_log(request_id)
             return internal_error(request_id)
+
+
+def _tell_log(request_id: str) -> None:
+    logger.exception("request %s failed by a fault of the gateway", request_id)

@@ -211,7 +211,6 @@ def make_server(
     limits = limits or Limits(connections=connection_cap())
     settings: dict[str, Any] = {
         "http": guarded(limits),
-        "interface": "asgi3",
         "loop": "auto",
         "lifespan": "on",
         "backlog": 2048,
@@ -225,8 +224,7 @@ def make_server(
         "ws_max_size": limits.message_bytes,
         "ws_per_message_deflate": False,
     }
-    # Ours has a way in without a coroutine around it, which would be kept as long as each request waits.
-    return Server(uvicorn.Config(getattr(app, "direct", app), **settings), relay, worker)
+    return Server(uvicorn.Config(app, **settings), relay, worker)
 
 
 def loop_factory() -> Callable[[], Any] | None:

@@ -103,7 +103,7 @@ class Session:
         try:
             with self._span as span:
                 try:
-                    exchange = self._exchange or self._decoded() or await self._begin()
+                    exchange = self._exchange or self._begin() or await self._supplied()
                     if exchange.background and not self._detached:
                         await self._detach(exchange)
                     else:
@@ -135,15 +135,15 @@ class Session:
         """End an answer whose work was cancelled."""
         await self._fail(error)
 
-    def _decoded(self) -> Exchange | None:
-        """Return the request decoded; None where it is big, or wants something from outside."""
+    def _begin(self) -> Exchange | None:
+        """Decode a small request; None where it is big, or wants something from outside."""
         if len(self._incoming.body) >= PARSE_IN_THREAD:
             return None
         exchange = self._exchange = self._relay.exchange(self._incoming)
         return exchange if exchange.needs() is NOTHING else None
 
-    async def _begin(self) -> Exchange:
-        """Decode a big request, and find what a request wants from outside."""
+    async def _supplied(self) -> Exchange:
+        """Decode a big request, and find what the one that is decoded wants from outside."""
         relay, exchange = self._relay, self._exchange
         if exchange is None:
             exchange = self._exchange = await relay.exchange_beside(self._incoming)
@@ -220,8 +220,8 @@ class Session:
                         proof = await credential.proof()
                     try:
                         sentinel = attempts.sentinel
-                        reply = self._open(exchange, call, lease, proof, base_url, sentinel)
-                        async with reply as response:
+                        opened = self._open(exchange, call, lease, proof, base_url, sentinel)
+                        async with opened as response:
                             await self._pass_on(exchange, call, response, proof)
                         await self._write(exchange.close(call))
                         failure = exchange.failure(call)

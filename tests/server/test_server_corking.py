@@ -43,6 +43,7 @@ class Broken(Line):
 
     def abort(self) -> None:
         self.closed = True
+        raise OSError
 
 
 class Lines:

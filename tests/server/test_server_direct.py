@@ -6,6 +6,8 @@ import asyncio
 import http.client
 import json
 import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import pytest
@@ -19,8 +21,14 @@ from oaicompat_server.bodies import BodyBudget, ClientLeft, Reading, body_at_onc
 from oaicompat_server.cycle import Cycle
 from oaicompat_server.framing import Headers, Message, Receive, Scope, Send, send_body
 from oaicompat_server.secret import Secret
-from oaicompat_server.settings import Config, CredentialSettings, StateSettings, UpstreamSettings
-from oaicompat_server.simulator import running
+from oaicompat_server.settings import (
+    AuthSettings,
+    Config,
+    CredentialSettings,
+    StateSettings,
+    UpstreamSettings,
+)
+from oaicompat_server.simulator import Simulator, running
 
 OURS: Headers = [
     (b"content-type", b"application/json"),
@@ -191,36 +199,108 @@ class Between:
         await self.app(scope, take if self.received else receive, give if self.sent else send)
 
 
-@pytest.mark.parametrize(("received", "sent"), [(True, False), (False, True), (True, True)])
-def test_a_middleware_between_the_server_and_the_gateway_sees_all(
-    received: bool, sent: bool
-) -> None:
+@contextmanager
+def with_middleware(
+    made: Any, keys: tuple[Secret, ...] = (), **named: Any
+) -> Iterator[tuple[int, Simulator]]:
     with running(any_model=True) as upstream:
         config = Config(
             upstream=UpstreamSettings(base_url=upstream.url),
             credentials=(CredentialSettings(key=Secret("one")),),
             state=StateSettings(store="memory"),
+            auth=AuthSettings(keys=keys),
         )
         app = create_app(config, tune=False)
-        app.add_middleware(Between, received=received, sent=sent)
+        app.add_middleware(made, **named)
         with serving(app, relay=app.state.relay) as served:
-            body = {"model": "gpt-4o", "messages": [{"role": "user", "content": "hello"}]}
-            connection = http.client.HTTPConnection("127.0.0.1", served.port, timeout=10)
-            # The second answer would go at once if nobody were in between.
-            for _ in range(2):
-                connection.request(
-                    "POST",
-                    "/v1/chat/completions",
-                    json.dumps(body),
-                    {"content-type": "application/json"},
-                )
-                reply = connection.getresponse()
-                assert reply.status == 200
-                assert json.loads(reply.read())["object"] == "chat.completion"
-                assert reply.getheader("x-between") == ("seen" if sent else None)
-            connection.close()
-        asked = [each["contents"][0]["parts"][0]["text"] for each in upstream.bodies()]
-        assert asked == ["goodbye" if received else "hello"] * 2
+            yield served.port, upstream
+
+
+def asked(port: int, **headers: str) -> list[tuple[int, Any]]:
+    """Ask twice on one connection: the second answer would go at once if nobody were in between."""
+    body = {"model": "gpt-4o", "messages": [{"role": "user", "content": "hello"}]}
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
+    answers = []
+    for _ in range(2):
+        sent = {"content-type": "application/json"} | headers
+        connection.request("POST", "/v1/chat/completions", json.dumps(body), sent)
+        reply = connection.getresponse()
+        assert json.loads(reply.read())
+        answers.append((reply.status, reply.getheader("x-between")))
+    connection.close()
+    return answers
+
+
+@pytest.mark.parametrize("received", [True, False])
+@pytest.mark.parametrize("sent", [True, False])
+def test_a_middleware_between_the_server_and_the_gateway_sees_all(
+    received: bool, sent: bool
+) -> None:
+    with with_middleware(Between, received=received, sent=sent) as (port, upstream):
+        assert asked(port) == [(200, "seen" if sent else None)] * 2
+        bodies = upstream.bodies()
+    texts = [each["contents"][0]["parts"][0]["text"] for each in bodies]
+    assert texts == ["goodbye" if received else "hello"] * 2
+
+
+class Proxy:
+    """Stands for a callable and tells of its attributes, as libraries that instrument others do."""
+
+    def __init__(self, inner: Any, seen: list[str]) -> None:
+        self.inner, self.seen = inner, seen
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.inner, name)
+
+    def __call__(self, *message: Any) -> Any:
+        self.seen.append("called")
+        return self.inner(*message)
+
+
+class Proxied:
+    def __init__(self, app: Any, seen: list[str]) -> None:
+        self.app, self.seen = app, seen
+
+    async def __call__(self, scope: Scope, receive: Any, send: Any) -> None:
+        if scope["type"] == "http":
+            receive, send = Proxy(receive, self.seen), Proxy(send, self.seen)
+        await self.app(scope, receive, send)
+
+
+def test_who_stands_for_a_method_of_the_servers_is_not_taken_for_it() -> None:
+    seen: list[str] = []
+    with with_middleware(Proxied, seen=seen) as (port, _):
+        assert [status for status, _ in asked(port)] == [200, 200]
+    assert len(seen) == 2 * 3
+
+
+class Rewriting:
+    """Puts other headers into the scope, in place or anew."""
+
+    def __init__(self, app: Any, key: bytes, in_place: bool) -> None:
+        self.app, self.key, self.in_place = app, key, in_place
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http":
+            kept = [line for line in scope["headers"] if line[0] != b"authorization"]
+            if self.key:
+                kept.append((b"authorization", b"Bearer " + self.key))
+            if self.in_place:
+                scope["headers"][:] = kept
+            else:
+                scope = {**scope, "headers": kept}
+        await self.app(scope, receive, send)
+
+
+@pytest.mark.parametrize("in_place", [True, False])
+@pytest.mark.parametrize(("key", "status"), [(b"right", 200), (b"", 401)])
+def test_the_gate_reads_the_headers_that_a_middleware_left(
+    key: bytes, status: int, in_place: bool
+) -> None:
+    shown = "wrong" if key else "right"
+    keys = (Secret("right"),)
+    with with_middleware(Rewriting, keys, key=key, in_place=in_place) as (port, _):
+        assert asked(port, authorization=f"Bearer {shown}") == [(status, None)] * 2
 
 
 def test_a_head_that_goes_alone_goes_behind_what_waits(caplog: pytest.LogCaptureFixture) -> None:

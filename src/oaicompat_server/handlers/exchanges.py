@@ -44,9 +44,9 @@ class Exchanges:
             body = body_at_once(context.headers, context.receive, direct, self._limit)
             if body is not None:
                 return self._serve(context, body)
-        return self._read(context)
+        return self._serve_later(context)
 
-    async def _read(self, context: Context) -> None:
+    async def _serve_later(self, context: Context) -> None:
         body = await read_body(context.headers, context.receive, self._limit)
         await self._serve(context, body)
 
