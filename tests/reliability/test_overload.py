@@ -329,11 +329,11 @@ def test_d6_a_big_body_does_not_hold_up_small_ones(monkeypatch: pytest.MonkeyPat
     hold = threading.Event()
     decoding: list[int] = []
 
-    def slow(dialect: str, body: bytes, **more: Any) -> Exchange:
+    def slow(dialect: str, body: bytes, *more: Any) -> Exchange:
         if len(body) > 4 * MEGA:
             decoding.append(threading.get_ident())
             hold.wait(10)
-        return Exchange(dialect, body, **more)
+        return Exchange(dialect, body, *more)
 
     monkeypatch.setattr(relay, "Exchange", slow)
     with gateway() as served, raw.left_idle(served), contextlib.ExitStack() as open_ones:
