@@ -19,7 +19,7 @@ from oaicompat.events import Frame
 from oaicompat.exchange import Call, Exchange
 from oaicompat.providers.gemini import endpoints
 from oaicompat.supplies import NOTHING
-from oaicompat_server.attempts import Attempts
+from oaicompat_server.attempts import Attempts, Failure
 from oaicompat_server.beside import together
 from oaicompat_server.cuts import shutting_down
 from oaicompat_server.framing import (
@@ -231,12 +231,7 @@ class Session:
                         proof.keep_out_of(error)
                         raise
                 except (UpstreamError, ModelNotFoundError) as error:
-                    attempts.failed(time.monotonic(), error)
-                    if exchange.call_committed(call) or self._reply.ended:
-                        raise
-                    delay = attempts.delay(time.monotonic())
-                    _forget_frames(error)
-                    if delay:
+                    if delay := self._delay(exchange, call, attempts, error):
                         await anyio.sleep(delay)
                 else:
                     attempts.succeeded()
@@ -272,6 +267,15 @@ class Session:
         lines = endpoint_headers(target, proof.reveal(), credential.payer)
         limit = None if exchange.streaming else BODY_CAP
         return self._relay.upstream.open(request, lines, limit, credential.proxy)
+
+    def _delay(self, exchange: Exchange, call: Call, attempts: Attempts, error: Failure) -> float:
+        """Return the seconds until the next attempt; raises what ends the call where there is none."""
+        attempts.failed(time.monotonic(), error)
+        if exchange.call_committed(call) or self._reply.ended:
+            raise error
+        delay = attempts.delay(time.monotonic())
+        _forget_frames(error)
+        return delay
 
     async def _pass_on(
         self, exchange: Exchange, call: Call, response: Response, proof: Secret
