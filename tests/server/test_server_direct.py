@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from tests.server.test_server_cycle import HEADERS, Line, Wire, scope
 from tests.support.gateway import serving
 
+from oaicompat.errors import InvalidRequestError
 from oaicompat_server.app import create_app
 from oaicompat_server.bodies import BodyBudget, ClientLeft, Reading, body_at_once, read_body
 from oaicompat_server.cycle import Cycle
@@ -72,6 +73,24 @@ def test_an_answer_at_once_is_what_its_messages_are(
         assert b"".join(line.wire.written) == b"".join(other.wire.written)
         assert line.completed == other.completed
         assert one.response_complete == two.response_complete
+
+    asyncio.run(run())
+
+
+@pytest.mark.parametrize("value", [b"a\r\nset-cookie: b", b"a\x00", b"a\r", b"\n"])
+def test_a_value_with_control_characters_goes_no_way(value: bytes) -> None:
+    async def run() -> None:
+        line = Line()
+        known = Cycle(line, scope(), True, False)
+        await send_body(known.send, 200, OURS, b"{}")
+        line.cork.pull()
+        line.wire.written.clear()
+        cycle = Cycle(line, scope(), True, False)
+        headers = [*OURS[:1], (OURS[1][0], value)]
+        assert not cycle.answer(200, headers, b"{}")
+        assert await by_messages(cycle, headers, b"{}")
+        line.cork.pull()
+        assert line.wire.written == []
 
     asyncio.run(run())
 
@@ -154,12 +173,16 @@ def test_a_body_at_once_is_the_body_that_is_read(fields: dict[bytes, bytes], bod
         cycle = Cycle(Line(), scope(), True, False)
         cycle.feed(body)
         cycle.end_body()
+        found: object
         try:
             if direct:
-                return body_at_once(fields, reading, cycle, 80_000), budget.used
-            return await read_body(fields, reading, 80_000), budget.used
-        except Exception as error:
-            return (type(error), str(error), getattr(error, "status", None)), budget.used
+                found = body_at_once(fields, reading, cycle, 80_000)
+            else:
+                found = await read_body(fields, reading, 80_000)
+            assert reading.complete
+        except InvalidRequestError as error:
+            found = (type(error), str(error), error.status)
+        return found, budget.used
 
     assert asyncio.run(run(True)) == asyncio.run(run(False))
 

@@ -168,6 +168,32 @@ def test_httpcores_interface_is_served_over_the_same_connection() -> None:
     asyncio.run(run())
 
 
+@pytest.mark.parametrize(
+    ("sent", "raised"),
+    [
+        (None, httpcore.ConnectError),
+        (b"", httpcore.RemoteProtocolError),
+        (b"SMTP\r\n\r\n", httpcore.RemoteProtocolError),
+    ],
+)
+def test_httpcores_interface_raises_httpcores_errors(
+    sent: bytes | None, raised: type[Exception]
+) -> None:
+    async def reply(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(sent or b"")
+
+    async def run() -> None:
+        async with _listening(reply) as port:
+            asked = 1 if sent is None else port
+            connection = Http11Connection(httpcore.Origin(b"http", b"127.0.0.1", asked))
+            with pytest.raises(raised):
+                await connection.request("GET", f"http://127.0.0.1:{asked}/")
+            assert connection.is_closed()
+
+    asyncio.run(run())
+
+
 def test_a_pool_of_httpcore_can_hold_it_and_a_mock_network_carry_it() -> None:
     class Pool(httpcore.AsyncConnectionPool):
         def create_connection(self, origin: httpcore.Origin) -> httpcore.AsyncConnectionInterface:

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from oaicompat.errors import InvalidRequestError
+from oaicompat.errors import InvalidRequestError, OaicompatError
 from oaicompat_server.bodies import BodyBudget, ClientLeft, Reading
 from oaicompat_server.framing import Message, Receive, Scope, Send
 from oaicompat_server.handlers.context import CONTEXT, Context, Route
@@ -66,6 +66,13 @@ def test_an_error_is_its_own_answer(come: bool, caplog: pytest.LogCaptureFixture
     assert (status, body["error"]["param"]) == (422, "model")
     assert headers[b"x-request-id"] == b"mine"
     assert not caplog.records
+
+
+@pytest.mark.parametrize("come", [True, False])
+def test_an_error_tells_when_to_come_again(come: bool) -> None:
+    failure = OaicompatError("Later.", status=503, retry_after=1.5, should_retry=True)
+    _, _, headers = answered(failure, come=come)
+    assert (headers[b"retry-after"], headers[b"x-should-retry"]) == (b"2", b"true")
 
 
 @pytest.mark.parametrize("come", [True, False])
