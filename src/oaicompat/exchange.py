@@ -86,9 +86,6 @@ class Exchange:
     `InvalidRequestError`, and `ValueError` for a dialect there is not.
     """
 
-    _pending: Pending | None = None
-    _encodings: dict[tuple[Any, ...], tuple[Encoded, Notes]] | None = None
-
     def __init__(
         self,
         dialect: str,
@@ -111,6 +108,8 @@ class Exchange:
         self._decode_notes = Notes()
         self._source = body if type(body) is bytes else as_bytes(body)
         self._begun = (created, new_id, streaming)
+        self._pending: Pending | None = None
+        self._encodings: dict[tuple[Any, ...], tuple[Encoded, Notes]] | None = None
         decoded = decode(dialect, self._source, self._decode_notes, self._options.keep)
         if isinstance(decoded, Decoded):
             self._take(decoded)

@@ -49,8 +49,9 @@ class Strand(Struct, eq=False):
     def begin(self, reading: Reading | None, request_notes: Notes, answer_notes: Notes) -> None:
         """Start an attempt; without a reading it counts tokens."""
         self.notes = request_notes
-        self._status = 200
-        self._error_body = b""
+        if self._status != 200:
+            self._status = 200
+            self._error_body = b""
         if reading is None:
             self._decoder = CountDecoder()
         elif self._resumed is None:
@@ -60,7 +61,8 @@ class Strand(Struct, eq=False):
 
     def receive_head(self, status: int, headers: Mapping[str, str]) -> None:
         """Take the head of the upstream's answer."""
-        self._status, self._headers = status, headers
+        if status != 200:
+            self._status, self._headers = status, headers
 
     def feed(self, data: bytes) -> list[Event]:
         """Take bytes of the body; those of an error are kept for `close`."""

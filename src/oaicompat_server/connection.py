@@ -81,13 +81,8 @@ class Connection(Protocol):
         """Return the next bytes of the body as they come, b"" at its end; raises `UpstreamError`."""
         ...
 
-    def ready(self) -> bytes:
-        """Return what `read` would at once, b"" where it would wait, or that is not known."""
-        ...
-
-    @property
-    def complete(self) -> bool:
-        """Tell whether the whole body was read, and `read` gives b"" from now on."""
+    def ready(self) -> bytes | None:
+        """Return what `read` would at once, None where it would wait, or that is not known."""
         ...
 
     def spare(self) -> bool:

@@ -69,15 +69,12 @@ class Http11Connection(httpcore.AsyncConnectionInterface):
         except FAILURES as failure:
             raise our_error(failure, self.received) from None
 
-    def ready(self) -> bytes:
-        return self._parser.take()
-
-    @property
-    def complete(self) -> bool:
-        return self._parser.complete and not self._parser.pieces
+    def ready(self) -> bytes | None:
+        data = self._parser.take()
+        return data if data or self._parser.complete else None
 
     def spare(self) -> bool:
-        if self._parser.reusable and self.usable():
+        if self._parser.reusable() and self.usable():
             self._busy = False
             return True
         return False

@@ -132,7 +132,6 @@ class HttpcoreConnection:
         self._connection = connection
         self._backend = backend
         self._timeouts: dict[str, float] = {}
-        self.complete = False
         self._response: httpcore.Response | None = None
         self._chunks: AsyncIterator[bytes] | None = None
 
@@ -143,7 +142,6 @@ class HttpcoreConnection:
     async def exchange(
         self, head: Head, body: bytes, waits: Waits
     ) -> tuple[int, Mapping[str, str]]:
-        self.complete = False
         if self._backend is not None:
             self._backend.begin()
         length = length_of(head.method, body)
@@ -175,14 +173,12 @@ class HttpcoreConnection:
         if self._chunks is None:
             return b""
         try:
-            chunk = await anext(self._chunks, b"")
+            return await anext(self._chunks, b"")
         except FAILURES as failure:
             raise our_error(failure, self.received) from None
-        self.complete = not chunk
-        return chunk
 
-    def ready(self) -> bytes:
-        return b""
+    def ready(self) -> bytes | None:
+        return None
 
     def spare(self) -> bool:
         return False

@@ -42,7 +42,6 @@ class ReplyParser:
         self.headed = False
         self.complete = False
 
-    @property
     def reusable(self) -> bool:
         """Tell whether another request may follow: the reply ended by its own length and nothing came after."""
         return self.complete and self._keep_alive and not self._extra

@@ -142,11 +142,6 @@ class Response:
             raise StopAsyncIteration
         return chunk
 
-    @property
-    def complete(self) -> bool:
-        """Tell whether all has been read: `read` gives b"" from now on, and need not be called."""
-        return self._connection.complete
-
     async def read(self) -> bytes:
         """Return the next bytes, b"" at the end.
 
@@ -154,9 +149,10 @@ class Response:
         """
         return self._counted(await (self._of_error() if self._failed else self._connection.read()))
 
-    def ready(self) -> bytes:
-        """Return what `read` would at once, b"" where it would wait, or that is not known."""
-        return b"" if self._failed else self._counted(self._connection.ready())
+    def ready(self) -> bytes | None:
+        """Return what `read` would at once, None where it would wait, or that is not known."""
+        data = None if self._failed else self._connection.ready()
+        return self._counted(data) if data else data
 
     def _counted(self, chunk: bytes) -> bytes:
         if self._left is not None:

@@ -53,7 +53,7 @@ def parsed(data: bytes, step: int, end: bool = False) -> tuple[int, bytes, bool,
         body += parser.take()
     if end and not parser.complete:
         parser.end()
-    return parser.status, body, parser.complete, parser.reusable
+    return parser.status, body, parser.complete, parser.reusable()
 
 
 GOOD = {

@@ -15,9 +15,11 @@ from msgspec.structs import astuple, replace
 
 from oaicompat.affinity import told_by
 from oaicompat.dialects import Decoded, Keep
+from oaicompat.dialects.chat.plain import read_plain
 from oaicompat.dialects.chat.schema import (
     REQUEST,
     SPELLING,
+    SPELLINGS,
     ChatCompletionRequest,
     StreamOptions,
     WebSearchOptions,
@@ -78,15 +80,14 @@ _UNUSED = Unused(UNUSED)
 _SCALARS = len(Sampling.__struct_fields__)
 _COMMON = REQUEST.__struct_fields__.index("tool_choice")
 _ABSENT = REQUEST.__struct_defaults__[_COMMON - len(REQUEST.__struct_fields__) :]
-_SPELLINGS = {
-    name: {**SPELLING, "max_output_tokens": name}
-    for name in (SPELLING["max_output_tokens"], "max_output_tokens", "max_tokens")
-}
 _NO_OPTIONS = StreamOptions()
 
 
 def decode(body: bytes, notes: Notes, keep: Keep = "") -> Decoded:
     """Decode a chat request, of which nothing is ever kept; raises `InvalidRequestError` naming `param`."""
+    plain = read_plain(body)
+    if plain is not None:
+        return Decoded(plain)
     wire = decode_body(body, REQUEST, notes, CONTENT)
     return Decoded(_request(wire, notes), told=told_by(wire))
 
@@ -122,7 +123,7 @@ def _request(wire: ChatCompletionRequest, notes: Notes) -> Request:
         stream=wire.stream is True,
         include_usage=options.include_usage is True,
         legacy_functions=legacy,
-        spelling=_SPELLINGS[limit],
+        spelling=SPELLINGS[limit],
     )
     return _with_seldom(request, wire, notes) if seldom else request
 

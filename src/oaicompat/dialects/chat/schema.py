@@ -269,5 +269,11 @@ class ChatCompletionRequest(Wire, kw_only=True, frozen=True):
 
 SPELLING = {"candidates": "n", "max_output_tokens": "max_completion_tokens"}
 
+SPELLINGS = {
+    name: {**SPELLING, "max_output_tokens": name}
+    for name in (SPELLING["max_output_tokens"], "max_output_tokens", "max_tokens")
+}
+"""The spelling of a request, by its name for the limit of tokens."""
+
 REQUEST = respell(ChatCompletionRequest, SPELLING)
 """The struct that request bodies decode to: `ChatCompletionRequest` with chat's names of the parameters."""
