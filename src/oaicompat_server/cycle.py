@@ -277,11 +277,11 @@ class Cycle(Leaving):
                 pieces += (_PLAIN[name], value)
         except KeyError:
             return False
+        if _controls(b"".join(pieces[2::2])):
+            return False
         pieces.append(b"\r\ncontent-length: %d" % len(body))
         pieces.append(_END if self.keep_alive else _LAST_END)
         head = b"".join(pieces)
-        if _controls(head) != 2 * len(headers) + (6 if self.keep_alive else 8):
-            return False
         self.response_started = True
         self._expecting = False
         connection.cork.write(connection.loop, connection.transport, head + body)

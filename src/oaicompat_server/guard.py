@@ -61,12 +61,13 @@ class GuardedProtocol(HttpToolsProtocol):
         self._anew = False
         self._upgrading = False
         self._packet = self._head_bytes = self._head_bound = 0
-        self._most_fields = self.limits.header_count
+        self._limits = self.limits
+        self._most_fields = self._limits.header_count
         self._line: tuple[bytes, bytes, str] | None = None
         self._known: dict[str, Any] = {}
         self._head_timer: asyncio.TimerHandle | None = None
-        self._arrival = Arrival(self.loop, self.limits.body_gap_seconds)
-        self._write_stall = WriteStall(self.loop, self.limits.write_stall_seconds)
+        self._arrival = Arrival(self.loop, self._limits.body_gap_seconds)
+        self._write_stall = WriteStall(self.loop, self._limits.write_stall_seconds)
         self._chunks = self._chunk_bytes = self._trailers = self._carried = 0
         self._active: Cycle | None = None
         self._ahead: deque[tuple[Cycle, Scope]] = deque()
@@ -78,7 +79,7 @@ class GuardedProtocol(HttpToolsProtocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
         self._idleness = Idleness(self.loop, transport, self._write_stall, self.timeout_keep_alive)
-        if len(self.connections) > self.limits.connections:
+        if len(self.connections) > self._limits.connections:
             transport.abort()
             return
         self._arm_head()
@@ -183,17 +184,17 @@ class GuardedProtocol(HttpToolsProtocol):
     def _await_more(self) -> None:
         """Give the client its time for the rest of a head, or of a body."""
         if not self._in_head:
-            if self._carried > self.limits.header_bytes + 2 * self._chunk_bytes:
+            if self._carried > self._limits.header_bytes + 2 * self._chunk_bytes:
                 self._refuse(431, "What comes around the body is too large.")
             elif not (self._upgrading or self._deaf or self.transport.is_closing()):
                 self._arrival.wait(self._backed_up, self._body_late)
-        elif self._head_bytes > self.limits.header_bytes:
+        elif self._head_bytes > self._limits.header_bytes:
             self._refuse(431, "The request header is too large.")
         elif self._head_timer is None:
             self._arm_head()
 
     def _arm_head(self) -> None:
-        self._head_timer = self.loop.call_later(self.limits.header_seconds, self._head_late)
+        self._head_timer = self.loop.call_later(self._limits.header_seconds, self._head_late)
 
     def _head_late(self) -> None:
         self._head_timer = None
@@ -212,12 +213,12 @@ class GuardedProtocol(HttpToolsProtocol):
         self._trailers += 1
         if len(self.headers) + self._trailers > self._most_fields:
             self._stop(431, "The request has too many header fields.")
-        if len(name) + len(value) > self.limits.header_bytes:
+        if len(name) + len(value) > self._limits.header_bytes:
             self._stop(431, "The request header is too large.")
 
     def on_headers_complete(self) -> None:
         parser, headers = self.parser, self.headers
-        cap = self.limits.header_bytes
+        cap = self._limits.header_bytes
         if self._head_bound > cap and longest(self.url, headers) > cap:
             self._stop(431, "The request header is too large.")
         line = (parser.get_method(), self.url, parser.get_http_version())
@@ -275,11 +276,11 @@ class GuardedProtocol(HttpToolsProtocol):
             cycle.start(self.app, scope)
             return
         self._ahead.append((cycle, scope))
-        if len(self._ahead) > self.limits.pipelined:
+        if len(self._ahead) > self._limits.pipelined:
             self._stop(400, "Too many requests are sent ahead of their answers.")
 
     def on_body(self, body: bytes) -> None:
-        cycle, limits = self.cycle, self.limits
+        cycle, limits = self.cycle, self._limits
         self._arrival.moved = True
         self._chunks += 1
         self._chunk_bytes += len(body)

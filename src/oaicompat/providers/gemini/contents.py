@@ -17,10 +17,10 @@ from oaicompat.messages import Part as NeutralPart
 from oaicompat.providers.gemini.context import Context
 from oaicompat.providers.gemini.model_turns import ModelTurn
 from oaicompat.providers.gemini.parts import encode_part
-from oaicompat.providers.gemini.schema import Content, Part
+from oaicompat.providers.gemini.schema import Content, Part, TextPart
 from oaicompat.providers.gemini.tool_turns import encode_results, unasked_result
 
-_SPACE = Part(text=" ")
+_SPACE = TextPart(" ")
 
 
 class Conversation(Struct, frozen=True, gc=False):
@@ -34,14 +34,14 @@ class UserTurn(Struct, gc=False):
     """Everything the client says between two model turns."""
 
     path: str
-    parts: list[Part] = []
+    parts: list[Part | TextPart] = []
     results: list[ToolResult] = []
 
     def add(self, message: Message, context: Context) -> None:
         for part in message.parts:
             if type(part) is Text and part.signature is None:
                 if part.text:
-                    self.parts.append(Part(part.text))
+                    self.parts.append(TextPart(part.text))
             elif type(part) is ToolResult:
                 if self.parts:
                     why = "the result is sent before what stands between it and its call"
@@ -93,19 +93,19 @@ def _texts(messages: Sequence[Message]) -> list[Content] | None:
             return None
         if message.role != ("user" if users else "assistant"):
             return None
-        contents.append(Content("user" if users else "model", (Part(part.text),)))
+        contents.append(Content("user" if users else "model", (TextPart(part.text),)))
         users = not users
     return None if users else contents
 
 
 def _system(leading: Sequence[Message], context: Context) -> Content | None:
-    parts: list[Part] = []
+    parts: list[TextPart] = []
     for message in leading:
         for part in message.parts:
             if not isinstance(part, Text):
                 context.notes.dropped(message.path, "system instructions hold only text")
             elif part.text:
-                parts.append(Part(part.text))
+                parts.append(TextPart(part.text))
     return Content(parts=parts) if parts else None
 
 
@@ -167,7 +167,7 @@ def _contents(turns: Sequence[Turn], context: Context) -> list[Content]:
             # The results of its calls come first, in a turn of their own.
             responses, following = encode_results(model.calls, turn.results, context)
             contents.append(Content("user", responses))
-            parts = following + parts
+            parts = [*following, *parts]
         elif turn.results:
             raise unasked_result(turn.results)
         elif not parts:

@@ -105,11 +105,17 @@ class Part(Wire, frozen=True, gc=False):
     media_resolution: MediaResolution | None = None
 
 
+class TextPart(Wire, frozen=True, gc=False):
+    """A part that is a text and nothing more, as most are: it costs a third of what the others do."""
+
+    text: str
+
+
 class Content(Wire, frozen=True, gc=False):
     """One turn."""
 
     role: Literal["user", "model"] | None = None
-    parts: Sequence[Part] = ()
+    parts: Sequence[Part | TextPart] = ()
 
 
 class FunctionDeclaration(Wire, frozen=True, gc=False):
