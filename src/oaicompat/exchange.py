@@ -159,14 +159,14 @@ class Exchange:
         self._calls: list[Strand] = []
         self._answer_notes = Notes("answer")
         context = AnswerContext(
-            request=request,
-            model=self.requested_model,
-            created=created,
-            token=self._token,
-            options=self._options.answer,
-            notes=self._answer_notes,
-            source=self._source,
-            memo=self._decoded.memo,
+            request,
+            self.requested_model,
+            created,
+            self._token,
+            self._options.answer,
+            self._answer_notes,
+            self._source,
+            self._decoded.memo,
         )
         self._strands = [] if self._silent else self._split(request.sampling.candidates or 1)
         self._answering = Answering(
@@ -282,17 +282,17 @@ class Exchange:
             body = count_body(encoded.body, target)
             return UpstreamRequest("POST", count_tokens_url(target), body)
         reading = Reading(
-            streamed=self.streaming,
-            backend=target.backend,
-            names=encoded.names,
-            custom=encoded.custom,
-            token=self._token,
-            first=strand.first,
-            candidates=strand.candidates,
-            model=self.requested_model,
-            fast=self._options.fast,
-            served=encoded.served,
-            spelling=self._request.spelling,
+            self.streaming,
+            target.backend,
+            encoded.names,
+            encoded.custom,
+            self._token,
+            strand.first,
+            strand.candidates,
+            self.requested_model,
+            self._options.fast,
+            encoded.served,
+            self._request.spelling,
         )
         strand.begin(reading, notes, self._answer_notes)
         return UpstreamRequest("POST", generate_url(target, self.streaming), encoded.body)
@@ -301,9 +301,10 @@ class Exchange:
         notes = Notes()
         if strand.candidates > 1:
             self._shrink(strand, target, notes)
-        key = (strand.first, strand.candidates, strand.continuation, target, sentinel)
-        if self._encodings is not None and key in self._encodings:
-            return self._encodings[key]
+        if self._encodings is not None:
+            key = (strand.first, strand.candidates, strand.continuation, target, sentinel)
+            if key in self._encodings:
+                return self._encodings[key]
         encoded = encode_request(
             self._request_of(strand, notes) if strand.first else self._request,
             target,

@@ -129,6 +129,8 @@ class Resolved(Struct, frozen=True, gc=False):
 
     def after(self, model: str) -> tuple[str, ...]:
         """Return what is called where this model, one of them, cannot serve."""
+        if not self.fallbacks:
+            return ()
         chain = (self.model, *self.fallbacks)
         return chain[chain.index(model) + 1 :] if model in chain else ()
 

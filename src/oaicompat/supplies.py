@@ -104,9 +104,10 @@ def needs(messages: Sequence[Message], *, media: bool) -> Needs:
     """
     signatures = []
     for message in messages:
-        for part in message.parts:
-            if type(part) is ToolCall and part.signature is None and part.id:
-                signatures.append(part.id)
+        if message.role == "assistant":
+            for part in message.parts:
+                if type(part) is ToolCall and part.signature is None and part.id:
+                    signatures.append(part.id)
     found = (
         [part.uri for part in _parts(messages) if isinstance(part, Media) and _remote(part)]
         if media

@@ -62,7 +62,7 @@ def encode_response(response: Response, context: AnswerContext) -> bytes:
     for choice in response.choices:
         data = ChoiceData(
             len(choices),
-            _message_data(choice, context),
+            _text_data(choice) or _message_data(choice, context),
             logprobs_data(choice.logprobs) if choice.logprobs else None,
             finish_reason(choice.finish, context),
             choice.native or None,
@@ -82,6 +82,14 @@ def encode_response(response: Response, context: AnswerContext) -> bytes:
     )
 
 
+def _text_data(choice: Choice) -> Data | None:
+    """Return the message that is one text, as most are; None for others."""
+    part = choice.parts[0] if len(choice.parts) == 1 else None
+    if type(part) is not Text or part.signature is not None or choice.search is not None:
+        return None
+    return _said(part.text, None, choice)
+
+
 def _message_data(choice: Choice, context: AnswerContext) -> Data:
     text = reasoning = refusal = ""
     calls: list[ToolCall] = []
@@ -99,12 +107,8 @@ def _message_data(choice: Choice, context: AnswerContext) -> Data:
             media.append(part)
         else:
             text += shown(part, context.options)
-    message: Data = {
-        "role": "assistant",
-        "content": text if text or not (calls or refusal or media) else None,
-        "refusal": refusal or None,
-        "annotations": annotations_data(choice.citations) if choice.citations else [],
-    }
+    content = text if text or not (calls or refusal or media) else None
+    message = _said(content, refusal or None, choice)
     if reasoning:
         message["reasoning_content"] = reasoning
     if calls or media:
@@ -113,6 +117,16 @@ def _message_data(choice: Choice, context: AnswerContext) -> Data:
     if choice.search is not None or needed(choice.parts):
         message.update(extensions(choice.parts, choice.search, context))
     return message
+
+
+def _said(content: str | None, refusal: str | None, choice: Choice) -> Data:
+    """Return what every message has."""
+    return {
+        "role": "assistant",
+        "content": content,
+        "refusal": refusal,
+        "annotations": annotations_data(choice.citations) if choice.citations else [],
+    }
 
 
 def _add_calls(message: Data, calls: list[ToolCall], context: AnswerContext) -> None:

@@ -45,18 +45,19 @@ def encode_generation(
     logprobs = True if (sampling.logprobs or sampling.top_logprobs) and _logprobs(context) else None
     if not context.profile.samples:
         _note_ignored(sampling, context)
+    # By position where the order allows: each keyword is looked for among all fields.
     config = GenerationConfig(
-        temperature=sampling.temperature,
-        top_p=sampling.top_p,
-        top_k=sampling.top_k,
-        candidate_count=_candidate_count(wanted, context) if wanted > 1 else None,
-        max_output_tokens=sampling.max_output_tokens and _limit(context),
-        stop_sequences=_stop(context) if request.stop else (),
-        seed=sampling.seed and _seed(sampling.seed, context),
-        presence_penalty=presence and _penalty("presence_penalty", presence, context),
-        frequency_penalty=frequency and _penalty("frequency_penalty", frequency, context),
-        response_logprobs=logprobs,
-        logprobs=logprobs and (sampling.top_logprobs or None),
+        sampling.temperature,
+        sampling.top_p,
+        sampling.top_k,
+        _candidate_count(wanted, context) if wanted > 1 else None,
+        sampling.max_output_tokens and _limit(context),
+        _stop(context) if request.stop else (),
+        sampling.seed and _seed(sampling.seed, context),
+        presence and _penalty("presence_penalty", presence, context),
+        frequency and _penalty("frequency_penalty", frequency, context),
+        logprobs,
+        logprobs and (sampling.top_logprobs or None),
         response_modalities=encode_modalities(context) if request.modalities else (),
         speech_config=encode_speech(context) if request.audio else None,
         media_resolution=_media_resolution(context) if context.media else None,
