@@ -280,7 +280,8 @@ def _welcome(config: Config, port: int, demo: bool) -> str:
     host = config.server.host
     shown = "127.0.0.1" if is_loopback(host) or host in ("0.0.0.0", "::") else host
     url = f"http://{shown}:{port}/v1"
-    key = "$OAICOMPAT_API_KEY" if config.auth.keys else "none"
+    told = "$OAICOMPAT_API_KEY" if os.environ.get("OAICOMPAT_API_KEY") else "YOUR_KEY"
+    key = told if config.auth.keys else "none"
     lines = [f"oaicompat serves the OpenAI API on {url}"]
     if demo:
         lines.append("Demo: a built-in simulator answers; nothing leaves this machine.")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shlex
 import signal
 import socket
 import subprocess
@@ -190,10 +191,10 @@ def test_simulate_names_the_port_it_was_given() -> None:
 
 
 @contextmanager
-def _demo() -> Iterator[tuple[subprocess.Popen[str], str]]:
+def _demo(*flags: str) -> Iterator[tuple[subprocess.Popen[str], str]]:
     """Run the demo as its own process; give it and its base URL."""
     process = subprocess.Popen(
-        [sys.executable, "-m", "oaicompat_server.cli", "serve", "--demo", "--port", "0"],
+        [sys.executable, "-m", "oaicompat_server.cli", "serve", "--demo", "--port", "0", *flags],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -224,6 +225,33 @@ def test_simulate_refuses_settings_that_it_would_not_read(
         main(["simulate", "--config", "gateway.toml"])
     assert ended.value.code == 2
     assert "unrecognized arguments: --config gateway.toml" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("known", ["nowhere", "in a file", "in the environment"])
+def test_what_the_demo_shows_can_be_pasted(
+    known: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = tmp_path / "config.toml"
+    settings.write_text('[auth]\nkeys = ["sk-a"]\n' if known == "in a file" else "")
+    settings.chmod(0o600)
+    if known == "in the environment":
+        monkeypatch.setenv("OAICOMPAT_API_KEY", "sk-a")
+    with _demo("--config", str(settings)) as (process, _):
+        assert process.stdout is not None
+        shown = ""
+        while "OPENAI_API_KEY" not in shown:
+            shown += process.stdout.readline()
+        [command] = re.findall(r"(curl .*?)\n\n", shown, re.DOTALL)
+        shown_key = {"nowhere": "none", "in a file": "YOUR_KEY"}.get(known, "$OAICOMPAT_API_KEY")
+        assert f"OPENAI_API_KEY={shown_key}\n" in shown
+        words = shlex.split(os.path.expandvars(command.replace("YOUR_KEY", "sk-a")))
+        headers = [
+            each.split(": ") for each, flag in zip(words[1:], words, strict=False) if flag == "-H"
+        ]
+        body = words[words.index("-d") + 1].encode()
+        request = urllib.request.Request(words[1], body, dict(headers))
+        with urllib.request.urlopen(request, timeout=10) as reply:
+            assert json.load(reply)["choices"][0]["message"]["content"] == "Hello"
 
 
 def test_demo_answers_and_a_signal_lets_streams_finish() -> None:
