@@ -74,6 +74,31 @@ def test_a_failed_attempt_leaves_nothing_behind() -> None:
     assert whole(exchange, call, answer({"text": "ok"}))["choices"][0]["message"]["content"] == "ok"
 
 
+def failure(exchange: Exchange, call: Call, status: int, headers: dict[str, str]) -> Any:
+    """Return what there is to know of the error that an attempt fails with."""
+    exchange.begin_attempt(call, GEMINI)
+    exchange.receive_head(call, status, headers)
+    said = {"code": status, "message": f"said {status}", "status": f"STATUS_{status}"}
+    exchange.feed(call, json.dumps({"error": said}).encode())
+    with pytest.raises(UpstreamError) as raised:
+        exchange.close(call)
+    error = raised.value
+    return error.upstream_status, error.code, error.message, error.retry_after
+
+
+def test_each_error_of_a_call_is_its_own() -> None:
+    exchange = Exchange("chat", body())
+    (call,) = exchange.calls()
+    later, sooner = {"retry-after": "9"}, {"retry-after": "3"}
+    for status, headers in ((503, later), (429, {}), (418, {}), (503, sooner)):
+        alone = Exchange("chat", body())
+        (only,) = alone.calls()
+        assert failure(exchange, call, status, headers) == failure(alone, only, status, headers)
+    exchange.begin_attempt(call, GEMINI)
+    exchange.receive_head(call, 200, {})
+    assert whole(exchange, call, answer({"text": "a"}))["choices"][0]["message"]["content"] == "a"
+
+
 @pytest.mark.parametrize("stream", [False, True])
 def test_a_hop_that_fails_leaves_nothing_behind(stream: bool) -> None:
     thought, done = {"text": "think", "thought": True}, {"text": "answer"}

@@ -147,8 +147,18 @@ def test_a_long_conversation_does_not_take_the_short_way() -> None:
     assert read_plain(long.encode()) is None
 
 
-def test_what_the_short_way_leaves_is_refused_in_the_same_words() -> None:
-    body = b'{"model":"","messages":[{"role":"user","content":"a"}]}'
+_DEEP = b'{"model":"a","messages":[{"x":%s,"role":"user","content":"b"}]}'
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b'{"model":"","messages":[{"role":"user","content":"a"}]}',
+        # The tag is looked for behind what is nested deeper than the parser goes.
+        _DEEP % (b"[" * 3000 + b"]" * 3000),
+    ],
+)
+def test_what_the_short_way_leaves_is_refused_in_the_same_words(body: bytes) -> None:
     assert read_plain(body) is None
     with pytest.raises(oaicompat.InvalidRequestError) as refused:
         oaicompat.Exchange("chat", body)
