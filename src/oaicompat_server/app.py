@@ -73,7 +73,6 @@ def create_app(
     upstream = Upstream(config.upstream)
     relay = Relay(snapshot(config, sources or Sources(token_source)), upstream)
     relay.background = background = Background(relay)
-    listing = ModelList(lambda: relay.settings, upstream)
 
     @asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
@@ -93,7 +92,7 @@ def create_app(
             await relay.store.aclose()
 
     gate = Middleware(Gate, rules=lambda: relay.settings.access)
-    requests = Router(relay, listing)
+    requests = Router(relay, ModelList(lambda: relay.settings, upstream))
     app = _Gateway(requests, middleware=[Middleware(Isolated), gate], lifespan=lifespan)
     app.state.relay = relay
     return app

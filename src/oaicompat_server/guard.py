@@ -61,6 +61,7 @@ class GuardedProtocol(HttpToolsProtocol):
         self._anew = False
         self._upgrading = False
         self._packet = self._head_bytes = self._head_bound = 0
+        # A protocol's own: what stands on the class alone is slow to find from here.
         self._limits = self.limits
         self._most_fields = self._limits.header_count
         self._line: tuple[bytes, bytes, str] | None = None

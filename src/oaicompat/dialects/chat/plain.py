@@ -14,6 +14,7 @@ from msgspec import Meta
 from msgspec.structs import astuple, replace
 
 from oaicompat.dialects.chat.schema import SPELLING, SPELLINGS
+from oaicompat.dialects.chat.turns import PATHS
 from oaicompat.dialects.markdown import MARK
 from oaicompat.dialects.parts import Wire
 from oaicompat.messages import Message, Request, Role, Text
@@ -21,8 +22,6 @@ from oaicompat.sampling import Sampling, respell
 
 LONGEST = 8192
 """Bytes of the longest body that is tried: in a longer one it is the bytes that cost, and may cost twice."""
-
-_PATHS = tuple([f"messages[{index}]" for index in range(64)])
 
 
 class PlainMessage(Wire, tag_field="role", frozen=True):
@@ -58,7 +57,7 @@ class PlainRequest(Wire, kw_only=True, frozen=True):
 
     model: Annotated[str, Meta(min_length=1)]
     messages: Annotated[
-        list[System | Developer | User | Assistant], Meta(min_length=1, max_length=len(_PATHS))
+        list[System | Developer | User | Assistant], Meta(min_length=1, max_length=len(PATHS))
     ]
     max_tokens: Annotated[int, Meta(ge=1)] | None = None
     stream: bool | None = None
@@ -111,5 +110,5 @@ def _messages(wire: PlainRequest) -> tuple[Message, ...] | None:
         role, text = _ROLES[type(message)], message.content
         if role == "assistant" and (not text or MARK in text):
             return None
-        messages.append(Message(role, (Text(text),), _PATHS[index]))
+        messages.append(Message(role, (Text(text),), PATHS[index]))
     return tuple(messages)

@@ -54,7 +54,8 @@ _SPEAKERS: Mapping[type[ChatMessage], Role] = {
     SystemMessage: "system",
     DeveloperMessage: "system",
 }
-_PATHS = tuple([f"messages[{index}]" for index in range(64)])
+PATHS = tuple([f"messages[{index}]" for index in range(64)])
+"""The paths of the first messages, made once."""
 _PAST = "thoughts of earlier turns go back only with their carrier"
 
 
@@ -107,7 +108,7 @@ class _Reader(Struct):
     def messages(self, messages: Sequence[ChatMessage]) -> tuple[Message, ...]:
         read = []
         for index, message in enumerate(messages):
-            path = _PATHS[index] if index < len(_PATHS) else f"messages[{index}]"
+            path = PATHS[index] if index < len(PATHS) else f"messages[{index}]"
             if message.cache_control:
                 note_caching(message, path, self.notes)
             role = _SPEAKERS.get(type(message))
