@@ -49,6 +49,7 @@ class Strand(Struct, eq=False):
     def begin(self, reading: Reading | None, request_notes: Notes, answer_notes: Notes) -> None:
         """Start an attempt; without a reading it counts tokens."""
         self.notes = request_notes
+        # Nearly all answers are a 200: then nothing is set, which costs a struct more than asking.
         if self._status != 200:
             self._status = 200
             self._error_body = b""

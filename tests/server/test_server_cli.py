@@ -240,7 +240,9 @@ def test_what_the_demo_shows_can_be_pasted(
         assert process.stdout is not None
         shown = ""
         while "OPENAI_API_KEY" not in shown:
-            shown += process.stdout.readline()
+            line = process.stdout.readline()
+            assert line, "the demo ended"
+            shown += line
         [command] = re.findall(r"(curl .*?)\n\n", shown, re.DOTALL)
         shown_key = {"nowhere": "none", "in a file": "YOUR_KEY"}.get(known, "$OAICOMPAT_API_KEY")
         assert f"OPENAI_API_KEY={shown_key}\n" in shown

@@ -77,14 +77,19 @@ def test_an_answer_at_once_is_what_its_messages_are(
     asyncio.run(run())
 
 
+async def acquainted() -> Line:
+    """Return a connection on which the names of our headers were sent once, and nothing else is seen."""
+    line = Line()
+    await send_body(Cycle(line, scope(), True, False).send, 200, OURS, b"{}")
+    line.cork.pull()
+    line.wire.written.clear()
+    return line
+
+
 @pytest.mark.parametrize("value", [b"a\r\nset-cookie: b", b"a\x00", b"a\r", b"\n"])
 def test_a_value_with_control_characters_goes_no_way(value: bytes) -> None:
     async def run() -> None:
-        line = Line()
-        known = Cycle(line, scope(), True, False)
-        await send_body(known.send, 200, OURS, b"{}")
-        line.cork.pull()
-        line.wire.written.clear()
+        line = await acquainted()
         cycle = Cycle(line, scope(), True, False)
         headers = [*OURS[:1], (OURS[1][0], value)]
         assert not cycle.answer(200, headers, b"{}")
@@ -98,11 +103,7 @@ def test_a_value_with_control_characters_goes_no_way(value: bytes) -> None:
 @pytest.mark.parametrize("why", ["slow reader", "gone", "begun", "no body"])
 def test_an_answer_that_cannot_go_at_once_does_nothing(why: str) -> None:
     async def run() -> None:
-        line = Line()
-        known = Cycle(line, scope(), True, False)
-        await send_body(known.send, 200, OURS, b"{}")
-        line.cork.pull()
-        line.wire.written.clear()
+        line = await acquainted()
         cycle = Cycle(line, scope(), True, False)
         match why:
             case "slow reader":

@@ -106,7 +106,7 @@ class Part(Wire, frozen=True, gc=False):
 
 
 class TextPart(Wire, frozen=True, gc=False):
-    """A part that is a text and nothing more, as most are: it costs a third of what the others do."""
+    """A part that is a text and nothing more, as most are."""
 
     text: str
 
